@@ -1,0 +1,40 @@
+//! What an endpoint last said of itself.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+/// A value and when it was heard, on the process's monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading<T> {
+    pub value: T,
+    pub heard: Duration,
+}
+
+impl<T: Copy> Reading<T> {
+    /// The value, unless it is older than `age_max`: old is unknown, neither zero nor full.
+    pub fn fresh(&self, now: Duration, age_max: Duration) -> Option<T> {
+        (now.saturating_sub(self.heard) <= age_max).then_some(self.value)
+    }
+}
+
+/// An endpoint's own metrics. A field is `None` until the endpoint has said it once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Signals {
+    /// Requests queued in the engine, summed over its ranks.
+    pub waiting: Option<Reading<u32>>,
+    /// Requests in the engine's batch, summed over its ranks.
+    pub running: Option<Reading<u32>>,
+    /// Share of KV blocks held by live requests, 0 to 1; of the fullest rank.
+    pub kv_usage: Option<Reading<f64>>,
+    /// Tokens a KV block holds.
+    pub kv_block_tokens: Option<Reading<u32>>,
+    /// KV blocks of the engine.
+    pub kv_blocks: Option<Reading<u64>>,
+    /// Adapters that fit into one batch.
+    pub adapters_max: Option<Reading<u32>>,
+    /// Adapters with a request in the batch.
+    pub running_adapters: Option<Arc<BTreeSet<String>>>,
+    /// Prompt tokens processed since the engine started.
+    pub prompt_tokens: Option<Reading<u64>>,
+    /// Tokens generated since the engine started.
+    pub generation_tokens: Option<Reading<u64>>,
+}
