@@ -1,0 +1,259 @@
+//! Lenient reading of a JSON text that arrives in pieces, in constant memory: tells which fields it
+//! meets, as far as somebody wants them. Whether the text is right is the client's business; this
+//! reader only must never take a field for another, however the text is cut.
+
+use memchr::memchr2;
+
+/// Containers deep enough to hold every field that is read.
+const LEVELS: usize = 4;
+
+/// Bytes kept of a string: enough for a message of 256 bytes in which every character is an escape.
+const TOKEN_BYTES_MAX: usize = 1536;
+
+/// Names of fields that are read, and places in arrays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    CachedTokens,
+    CacheReadInputTokens,
+    Choices,
+    Code,
+    CompletionTokens,
+    Delta,
+    Error,
+    FinishReason,
+    IncompleteDetails,
+    InputTokens,
+    /// `prompt_tokens_details` and `input_tokens_details`
+    InputDetails,
+    Message,
+    Model,
+    Object,
+    OutputTokens,
+    PromptTokens,
+    Reason,
+    Response,
+    Status,
+    StopReason,
+    SystemFingerprint,
+    Type,
+    Usage,
+    /// The first item of an array.
+    First,
+    /// Another item of an array.
+    Later,
+    Unknown,
+}
+
+impl Step {
+    fn named(name: &[u8]) -> Step {
+        match name {
+            b"cached_tokens" => Step::CachedTokens,
+            b"cache_read_input_tokens" => Step::CacheReadInputTokens,
+            b"choices" => Step::Choices,
+            b"code" => Step::Code,
+            b"completion_tokens" => Step::CompletionTokens,
+            b"delta" => Step::Delta,
+            b"error" => Step::Error,
+            b"finish_reason" => Step::FinishReason,
+            b"incomplete_details" => Step::IncompleteDetails,
+            b"input_tokens" => Step::InputTokens,
+            b"prompt_tokens_details" | b"input_tokens_details" => Step::InputDetails,
+            b"message" => Step::Message,
+            b"model" => Step::Model,
+            b"object" => Step::Object,
+            b"output_tokens" => Step::OutputTokens,
+            b"prompt_tokens" => Step::PromptTokens,
+            b"reason" => Step::Reason,
+            b"response" => Step::Response,
+            b"status" => Step::Status,
+            b"stop_reason" => Step::StopReason,
+            b"system_fingerprint" => Step::SystemFingerprint,
+            b"type" => Step::Type,
+            b"usage" => Step::Usage,
+            _ => Step::Unknown,
+        }
+    }
+}
+
+/// What the walker meets at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found<'a> {
+    /// The inside of a string, escapes as written, perhaps only its beginning.
+    Text(&'a [u8]),
+    /// A number, `true`, `false` or `null`.
+    Literal(&'a [u8]),
+    /// The beginning of an object.
+    Object,
+    /// The beginning of an array.
+    Array,
+}
+
+/// Receives what the walker meets.
+pub(crate) trait Sink {
+    fn found(&mut self, path: &[Step], found: Found<'_>);
+}
+
+/// Where reading stands between two pieces.
+#[derive(Debug)]
+pub(crate) struct Walker {
+    state: State,
+    /// Containers open now; only the outermost [`LEVELS`] are remembered.
+    depth: usize,
+    /// Where in each remembered container reading stands.
+    path: [Step; LEVELS],
+    /// Which of the remembered containers are objects.
+    object: [bool; LEVELS],
+    /// The next string is a key of the innermost container.
+    key_next: bool,
+    /// The outermost container was closed.
+    closed: bool,
+    token: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Between,
+    Text,
+    Escape,
+    Literal,
+}
+
+impl Walker {
+    pub(crate) fn new() -> Self {
+        Walker {
+            state: State::Between,
+            depth: 0,
+            path: [Step::Unknown; LEVELS],
+            object: [false; LEVELS],
+            key_next: false,
+            closed: false,
+            token: Vec::new(),
+        }
+    }
+
+    /// Whether the outermost object or array was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Reads on.
+    pub(crate) fn push(&mut self, mut piece: &[u8], sink: &mut impl Sink) {
+        while let Some(&byte) = piece.first() {
+            let used = match self.state {
+                State::Between => {
+                    self.between(byte, sink);
+                    1
+                }
+                State::Text => self.text(piece, sink),
+                State::Escape => {
+                    self.keep(&[byte]);
+                    self.state = State::Text;
+                    1
+                }
+                State::Literal => self.literal(piece, sink),
+            };
+            piece = piece.get(used..).unwrap_or_default();
+        }
+    }
+
+    fn between(&mut self, byte: u8, sink: &mut impl Sink) {
+        match byte {
+            b' ' | b'\n' | b'\r' | b'\t' => {}
+            b'{' => self.open(true, sink),
+            b'[' => self.open(false, sink),
+            b'}' | b']' => {
+                self.closed |= self.depth == 1;
+                self.depth = self.depth.saturating_sub(1);
+                self.key_next = false;
+            }
+            b',' => {
+                if let Some(level) = self.level() {
+                    self.key_next = self.object[level];
+                    if !self.object[level] {
+                        self.path[level] = Step::Later;
+                    }
+                }
+            }
+            b':' => self.key_next = false,
+            b'"' => {
+                self.token.clear();
+                self.state = State::Text;
+            }
+            _ => {
+                self.token.clear();
+                self.keep(&[byte]);
+                self.state = State::Literal;
+            }
+        }
+    }
+
+    /// The index of the innermost container, where it is remembered.
+    fn level(&self) -> Option<usize> {
+        self.depth.checked_sub(1).filter(|&level| level < LEVELS)
+    }
+
+    fn open(&mut self, object: bool, sink: &mut impl Sink) {
+        if self.depth <= LEVELS {
+            let found = if object { Found::Object } else { Found::Array };
+            sink.found(&self.path[..self.depth], found);
+        }
+        if self.depth < LEVELS {
+            self.object[self.depth] = object;
+            self.path[self.depth] = if object { Step::Unknown } else { Step::First };
+        }
+        self.depth += 1;
+        self.key_next = object;
+    }
+
+    /// Reads on in a string; returns the bytes used.
+    fn text(&mut self, piece: &[u8], sink: &mut impl Sink) -> usize {
+        let Some(stop) = memchr2(b'"', b'\\', piece) else {
+            self.keep(piece);
+            return piece.len();
+        };
+        self.keep(&piece[..stop]);
+        if piece[stop] == b'\\' {
+            self.keep(b"\\");
+            self.state = State::Escape;
+            return stop + 1;
+        }
+        self.state = State::Between;
+        if let Some(level) = self.level() {
+            if self.key_next {
+                self.path[level] = Step::named(&self.token);
+            } else {
+                sink.found(&self.path[..self.depth], Found::Text(&self.token));
+            }
+        }
+        stop + 1
+    }
+
+    /// Reads on in a number or word; returns the bytes used, the byte that ends it not among them.
+    fn literal(&mut self, piece: &[u8], sink: &mut impl Sink) -> usize {
+        let ends = |byte: &u8| {
+            matches!(byte, b',' | b'}' | b']' | b':' | b'"' | b' ' | b'\n' | b'\r' | b'\t')
+        };
+        let Some(stop) = piece.iter().position(ends) else {
+            self.keep(piece);
+            return piece.len();
+        };
+        self.keep(&piece[..stop]);
+        self.state = State::Between;
+        if self.level().is_some() {
+            sink.found(&self.path[..self.depth], Found::Literal(&self.token));
+        }
+        stop
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        // What is below the remembered levels is nobody's field.
+        if self.depth > LEVELS {
+            return;
+        }
+        let room = TOKEN_BYTES_MAX - self.token.len();
+        self.token.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+}
+
+#[cfg(test)]
+mod tests;
