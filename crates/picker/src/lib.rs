@@ -1,1 +1,34 @@
-//! placeholder
+//! Remembers: pools, routes, what is in flight where, and one record of every request.
+//!
+//! The edge rooms meet here and nowhere else. The controller and the datalayer write through
+//! [`PoolWriter`], the proxy asks [`EndpointPicker`], the admin pages read [`PoolView`].
+//!
+//! Deliberately absent: sockets, HTTP, files, Kubernetes, serde. Deciding itself is `scheduling`'s.
+
+mod assignment;
+mod clock;
+mod desired;
+mod draw;
+mod endpoint;
+mod metrics;
+mod picker;
+mod pool;
+mod record;
+mod refusal;
+mod route;
+mod tasks;
+
+pub use assignment::Assignment;
+pub use clock::{monotonic, wall_clock};
+pub use desired::{
+    AppProtocol, Desired, EndpointSpec, HostPattern, ListenerSpec, ModelSpec, PoolKey, PoolKind,
+    PoolSpec, RouteMatch, RouteRule, RouteSpec, StringMatch, TargetModel, WeightedPool,
+};
+pub use endpoint::Endpoint;
+pub use metrics::{MetricReference, Metrics, Workload};
+pub use picker::{DecisionRecord, EndpointPicker, PoolView, PoolWriter};
+pub use pool::{Health, Member};
+pub use record::{Finish, Journal, OpenRecord, RECORD_TEXT_BYTES_MAX, RequestRecord};
+pub use refusal::{Fault, Refusal, Wire};
+pub use route::{RouteQuery, Routed};
+pub use tasks::{Panic, Tasks, contain};

@@ -1,0 +1,113 @@
+//! One request's hold on the endpoints chosen for it.
+
+use std::sync::Arc;
+
+use openai::Usage;
+use tokio::time::Instant;
+
+use crate::{
+    Endpoint, Finish, OpenRecord, RequestRecord,
+    endpoint::Claim,
+    pool::{Chosen, Pool},
+};
+
+/// A request's claim on an endpoint. It lives as long as the response body does.
+///
+/// Dropping it, however that comes about, returns the claim and writes the request's one record.
+/// There is no `release` to forget.
+#[must_use = "dropping an assignment ends the request"]
+#[derive(Debug)]
+pub struct Assignment {
+    claim: Claim,
+    /// The next best, in order.
+    others: Chosen,
+    pool: Arc<Pool>,
+    target_model: Option<Arc<str>>,
+    record: OpenRecord,
+}
+
+impl Assignment {
+    pub(crate) fn new(
+        claim: Claim,
+        others: Chosen,
+        pool: Arc<Pool>,
+        target_model: Option<Arc<str>>,
+        record: OpenRecord,
+    ) -> Self {
+        let mut assignment = Self { claim, others, pool, target_model, record };
+        assignment.note_endpoint();
+        assignment
+    }
+
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.claim.endpoint
+    }
+
+    /// The model name to put into the forwarded body, if it is to be another than the client's.
+    pub fn target_model(&self) -> Option<&str> {
+        self.target_model.as_deref()
+    }
+
+    /// Moves the claim to the decision's next endpoint. False if there is none.
+    pub fn advance(&mut self, outcome: &'static str) -> bool {
+        if self.others.is_empty() {
+            return false;
+        }
+        let body_bytes = self.record.get().map_or(0, |record| record.bytes_received);
+        self.claim = Claim::new(self.others.remove(0), body_bytes);
+        self.note(|record| (record.first_token, record.last_token) = (None, None));
+        self.pool.metrics().retry(&self.pool.key().label(), outcome);
+        self.note_endpoint();
+        true
+    }
+
+    fn note_endpoint(&mut self) {
+        let spec = &self.claim.endpoint.spec;
+        let id = spec.id.to_string();
+        let cluster = format!("outbound|{}||{}", spec.port, self.pool.key().service());
+        self.note(|record| {
+            record.upstream_host = Some(id);
+            record.upstream_cluster = Some(cluster);
+            record.attempts += 1;
+        });
+    }
+
+    /// Changes the record.
+    pub fn note(&mut self, change: impl FnOnce(&mut RequestRecord)) {
+        if let Some(record) = self.record.get() {
+            change(record);
+        }
+    }
+
+    /// Tokens came, at this instant: the first of an answer, or more.
+    pub fn tokens(&mut self, now: Instant) {
+        let Some(record) = self.record.get() else { return };
+        if record.first_token.is_none() {
+            record.first_token = Some(now);
+            self.claim.first_token(now);
+        }
+        record.last_token = Some(now);
+    }
+
+    /// The endpoint has counted the tokens.
+    pub fn usage(&mut self, usage: Usage) {
+        let Some(record) = self.record.get() else { return };
+        record.usage = usage;
+        if let Some(prompt_tokens) = usage.prompt_tokens {
+            self.claim.endpoint.learn_length(record.bytes_received, prompt_tokens);
+        }
+    }
+
+    /// Gives the claim back and the record on, for the gateway's own answer.
+    pub fn into_record(self) -> OpenRecord {
+        self.record
+    }
+
+    /// Says how the request ended. The last word counts; without one, the client has left.
+    pub fn finish(&mut self, finish: Finish) {
+        self.note(|record| record.finish = Some(finish));
+    }
+}
+
+#[cfg(test)]
+mod tests;

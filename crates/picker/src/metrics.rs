@@ -1,0 +1,280 @@
+//! Every metric of the gateway, declared once: name, help, labels.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use parking_lot::Mutex;
+use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder};
+
+use crate::{Finish, Member, PoolKey, RequestRecord, pool::Picked};
+
+mod gauges;
+mod istio;
+mod make;
+
+use gauges::Gauges;
+use istio::IstioMetrics;
+use make::Maker;
+pub use make::MetricReference;
+
+/// Distinct values a `model` label takes from answers, and as many again from objects; more become
+/// `other`.
+const MODEL_LABELS_MAX: usize = 256;
+/// Longest value of a `model` label, in bytes; a longer name becomes `other`.
+const MODEL_LABEL_BYTES_MAX: usize = 256;
+
+/// vLLM's buckets for time to first token, so that both sides' quantiles compare.
+const TTFT_SECONDS: [f64; 21] = [
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0,
+];
+/// vLLM's buckets for time per output token, begun one step lower.
+const TPOT_SECONDS: [f64; 17] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+/// Whole requests and waiting: a millisecond to a quarter of an hour.
+const DURATION_SECONDS: [f64; 17] = [
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+    900.0,
+];
+/// Deciding takes microseconds.
+const PICK_SECONDS: [f64; 10] = [1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 5e-4, 1e-3, 1e-2];
+
+/// Who the gateway says it is in metrics.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    pub name: String,
+    pub namespace: String,
+}
+
+/// All metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reference: Vec<MetricReference>,
+    models: Mutex<BTreeSet<String>>,
+    /// Gauges are set anew for each page; one page at a time.
+    page: Mutex<()>,
+
+    istio: IstioMetrics,
+    latencies: Latencies,
+    gauges: Gauges,
+    picks: IntCounterVec,
+    refusals: IntCounterVec,
+    retries: IntCounterVec,
+    scrapes: IntCounterVec,
+    client_disconnects: IntCounterVec,
+
+    /// Access log lines that found the log's buffer full.
+    pub log_lines_dropped: IntCounter,
+    /// Tasks and requests that ended in a panic.
+    pub panics: IntCounter,
+    /// Reloads of the configuration by outcome.
+    pub reloads: IntCounterVec,
+    /// Client connections accepted, and refused at the limit.
+    pub connections: IntCounterVec,
+}
+
+impl Metrics {
+    /// Fails only if two metrics have one name, which a test would have shown.
+    pub fn new(workload: Workload) -> Result<Self, prometheus::Error> {
+        let make = Maker::default();
+        Ok(Self {
+            istio: IstioMetrics::new(&make, workload)?,
+            latencies: Latencies::new(&make)?,
+            gauges: Gauges::new(&make)?,
+            picks: make.counter(
+                "tokenweir_picks_total",
+                "Requests placed, by what settled it.",
+                &["pool", "policy", "reason"],
+            )?,
+            refusals: make.counter(
+                "tokenweir_refusals_total",
+                "Requests the gateway answered itself.",
+                &["reason", "pool"],
+            )?,
+            retries: make.counter(
+                "tokenweir_retries_total",
+                "Requests moved to another endpoint, by what the one before did.",
+                &["pool", "outcome"],
+            )?,
+            scrapes: make.counter(
+                "tokenweir_scrapes_total",
+                "Readings of endpoints' metrics and health.",
+                &["pool", "outcome"],
+            )?,
+            client_disconnects: make.counter(
+                "tokenweir_client_disconnects_total",
+                "Requests whose client left before the end.",
+                &["pool"],
+            )?,
+            log_lines_dropped: make.plain(
+                "tokenweir_access_log_dropped_total",
+                "Access log lines dropped because their reader was too slow.",
+            )?,
+            panics: make.plain(
+                "tokenweir_panics_total",
+                "Tasks and requests that ended in a panic; each is a bug.",
+            )?,
+            reloads: make.counter(
+                "tokenweir_config_reloads_total",
+                "Readings of a changed configuration.",
+                &["outcome"],
+            )?,
+            connections: make.counter(
+                "tokenweir_connections_total",
+                "Client connections, by what became of them.",
+                &["outcome"],
+            )?,
+            models: Mutex::default(),
+            page: Mutex::default(),
+            registry: make.registry,
+            reference: make.made.into_inner(),
+        })
+    }
+
+    /// Every metric there is, in the order of declaration.
+    pub fn reference(&self) -> &[MetricReference] {
+        &self.reference
+    }
+
+    /// Takes in a request that has ended.
+    pub(crate) fn observe(&self, record: &RequestRecord, duration: Duration) {
+        let model = self.model_label(record);
+        let pool = pool_label(record);
+        let pool = pool.as_str();
+        self.istio.observe_request(record, duration, &model);
+        self.istio.observe_tokens(record, &model);
+        self.latencies.observe(record, duration, &[model.as_str(), pool]);
+        match &record.finish {
+            Some(Finish::Refused(reason)) => {
+                self.refusals.with_label_values(&[reason, pool]).inc();
+            }
+            Some(Finish::ClientGone) => self.client_disconnects.with_label_values(&[pool]).inc(),
+            Some(
+                Finish::Complete(_)
+                | Finish::EndpointGone
+                | Finish::IdleTimeout
+                | Finish::RouteTimeout,
+            )
+            | None => {}
+        }
+    }
+
+    pub(crate) fn picked(&self, picked: &Picked, record: &RequestRecord, took: Duration) {
+        let pool = pool_label(record);
+        self.picks.with_label_values(&[&pool, picked.policy.name(), picked.reason.name()]).inc();
+        let labels = [&self.model_label(record), &pool];
+        self.latencies.pick.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn retry(&self, pool: &str, outcome: &str) {
+        self.retries.with_label_values(&[pool, outcome]).inc();
+    }
+
+    /// Counts a reading of an endpoint in each pool that it is in.
+    pub fn scraped(&self, pool: &str, outcome: &'static str) {
+        self.scrapes.with_label_values(&[pool, outcome]).inc();
+    }
+
+    /// The model as a label: a name that clients make up never becomes one.
+    fn model_label(&self, record: &RequestRecord) -> String {
+        let Some(model) = record.request_model.as_deref().filter(|model| !model.is_empty()) else {
+            return "unknown".to_owned();
+        };
+        let mut models = self.models.lock();
+        if models.contains(model) {
+            return model.to_owned();
+        }
+        // A rewritten request was answered for the name sent on, whatever the client's was.
+        let answered = record.response_code == 200 && record.target_model.is_none();
+        let real = record.model_known || answered;
+        // Names that objects give have room of their own: what clients make up, and an obliging
+        // endpoint answers for, cannot take it.
+        let room = if record.model_known { 2 * MODEL_LABELS_MAX } else { MODEL_LABELS_MAX };
+        if !real || models.len() >= room || model.len() > MODEL_LABEL_BYTES_MAX {
+            return "other".to_owned();
+        }
+        models.insert(model.to_owned());
+        model.to_owned()
+    }
+
+    /// The page, in Prometheus text format 0.0.4.
+    pub(crate) fn render(&self, pools: &[(PoolKey, Vec<Member>)]) -> String {
+        let _one_at_a_time = self.page.lock();
+        self.gauges.set(pools);
+        let mut page = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut page) {
+            tracing::error!(%error, "metrics could not be written");
+        }
+        String::from_utf8_lossy(&page).into_owned()
+    }
+}
+
+fn pool_label(record: &RequestRecord) -> String {
+    record.pool.as_ref().map_or_else(|| "unknown".to_owned(), PoolKey::label)
+}
+
+/// Times, in seconds.
+#[derive(Debug)]
+struct Latencies {
+    ttft: HistogramVec,
+    tpot: HistogramVec,
+    duration: HistogramVec,
+    queue: HistogramVec,
+    pick: HistogramVec,
+}
+
+impl Latencies {
+    fn new(make: &Maker) -> Result<Self, prometheus::Error> {
+        let model = ["model", "pool"];
+        Ok(Self {
+            ttft: make.histogram(
+                "tokenweir_time_to_first_token_seconds",
+                "Time from a streamed request's arrival to its first token.",
+                &model,
+                &TTFT_SECONDS,
+            )?,
+            tpot: make.histogram(
+                "tokenweir_time_per_output_token_seconds",
+                "Mean time per output token after the first, of streamed requests.",
+                &model,
+                &TPOT_SECONDS,
+            )?,
+            duration: make.histogram(
+                "tokenweir_request_duration_seconds",
+                "Time from a request's arrival to its end.",
+                &model,
+                &DURATION_SECONDS,
+            )?,
+            queue: make.histogram(
+                "tokenweir_queue_seconds",
+                "Time from a request's arrival to its pick, reading its body included.",
+                &model,
+                &DURATION_SECONDS,
+            )?,
+            pick: make.histogram(
+                "tokenweir_pick_seconds",
+                "Time to decide where a request goes.",
+                &model,
+                &PICK_SECONDS,
+            )?,
+        })
+    }
+
+    fn observe(&self, record: &RequestRecord, duration: Duration, labels: &[&str; 2]) {
+        let values = [
+            (&self.duration, Some(duration)),
+            (&self.ttft, record.ttft()),
+            (&self.tpot, record.tpot()),
+            (&self.queue, record.queue),
+        ];
+        for (histogram, value) in values {
+            if let Some(value) = value {
+                histogram.with_label_values(labels).observe(value.as_secs_f64());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! `EndpointPicker`: what the process knows of pools and routes, and how requests are placed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use openai::Envelope;
+use parking_lot::Mutex;
+use scheduling::{Chance, Cost, EndpointId, Signals};
+use tokio::sync::watch;
+
+use crate::{
+    Assignment, Desired, Endpoint, Health, Journal, Member, Metrics, OpenRecord, PoolKey, PoolSpec,
+    Refusal, RequestRecord, RouteQuery, Routed, monotonic,
+    pool::{Picked, Pool, Snapshot},
+    route::RouteTable,
+    wall_clock,
+};
+
+/// Decisions kept for explanation.
+const DECISIONS_MAX: usize = 1_000;
+/// Candidates kept of one decision; those after the cheapest ones of a large pool are left out.
+const DECISION_CANDIDATES_MAX: usize = 32;
+
+/// Places requests. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct EndpointPicker(Arc<Shared>);
+
+/// The only mutator of what the picker knows; held by the controller and the datalayer.
+#[derive(Clone, Debug)]
+pub struct PoolWriter(Arc<Shared>);
+
+/// Reads what the picker knows.
+#[derive(Clone, Debug)]
+pub struct PoolView(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    table: ArcSwap<Table>,
+    memory: Mutex<Memory>,
+    /// Counts applications of a desired state.
+    version: watch::Sender<u64>,
+    metrics: Arc<Metrics>,
+    journal: Arc<dyn Journal>,
+    decisions: Mutex<VecDeque<Arc<DecisionRecord>>>,
+    draws: AtomicU64,
+    seed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    pools: BTreeMap<PoolKey, Arc<Pool>>,
+    routes: RouteTable,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    desired: Arc<Desired>,
+    members: BTreeMap<EndpointId, Member>,
+}
+
+/// A past decision and its candidates' costs.
+#[derive(Clone, Debug)]
+pub struct DecisionRecord {
+    pub time: SystemTime,
+    pub request_id: String,
+    pub model: Option<String>,
+    pub pool: PoolKey,
+    pub policy: &'static str,
+    pub reason: &'static str,
+    pub endpoint: EndpointId,
+    /// Cheapest first.
+    pub candidates: Vec<(EndpointId, Cost)>,
+}
+
+impl EndpointPicker {
+    /// `seed` starts every draw the picker makes; equal seeds and requests give equal picks.
+    pub fn new(metrics: Arc<Metrics>, journal: Arc<dyn Journal>, seed: u64) -> Self {
+        Self(Arc::new(Shared {
+            table: ArcSwap::default(),
+            memory: Mutex::default(),
+            version: watch::Sender::new(0),
+            metrics,
+            journal,
+            decisions: Mutex::default(),
+            draws: AtomicU64::new(0),
+            seed,
+        }))
+    }
+
+    pub fn writer(&self) -> PoolWriter {
+        PoolWriter(Arc::clone(&self.0))
+    }
+
+    pub fn view(&self) -> PoolView {
+        PoolView(Arc::clone(&self.0))
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Starts a request's record.
+    pub fn open(&self, record: RequestRecord) -> OpenRecord {
+        OpenRecord::new(record, Arc::clone(&self.0.metrics), Arc::clone(&self.0.journal))
+    }
+
+    /// Finds the pool for a request.
+    pub fn route(&self, query: &dyn RouteQuery) -> Result<Routed, Refusal> {
+        let table = self.0.table.load();
+        let mut routed = table.routes.route(query, self.0.chance())?;
+        routed.target = table.pools.get(&routed.pool).cloned();
+        Ok(routed)
+    }
+
+    /// Where a request goes whose pool is known without a route.
+    pub fn straight_to(&self, pool: &PoolKey) -> Routed {
+        let target = self.0.table.load().pools.get(pool).cloned();
+        Routed { route: "".into(), rule: None, pool: pool.clone(), timeout: None, target }
+    }
+
+    /// Decides where a request goes and charges it there. On success the record has moved into
+    /// the assignment.
+    pub fn pick(
+        &self,
+        routed: &Routed,
+        envelope: Option<&Envelope>,
+        record: &mut OpenRecord,
+    ) -> Result<Assignment, Refusal> {
+        let no_endpoints = || Refusal::NoEndpoints { pool: routed.pool.to_string() };
+        let pool = routed.target.as_ref();
+        let pool = pool.ok_or_else(|| Refusal::PoolNotFound { pool: routed.pool.to_string() })?;
+        let started = tokio::time::Instant::now();
+        let body_bytes = record.get().map_or(0, |record| record.bytes_received);
+        let picked = pool.pick(monotonic(), body_bytes).ok_or_else(no_endpoints)?;
+        let took = started.elapsed();
+
+        // No name is not a name to rewrite: the endpoint answers with its base model.
+        let model = envelope.and_then(Envelope::model).filter(|model| !model.is_empty());
+        let target = model.map(|name| pool.target_model(name, &mut self.0.chance()));
+        let target = target.unwrap_or_default();
+        if let Some(record) = record.get() {
+            record.policy = Some(picked.policy.name());
+            record.reason = Some(picked.reason.name());
+            record.queue = Some(record.started.elapsed());
+            record.model_known = target.known;
+            record.target_model = target.rewrite.as_deref().map(str::to_owned);
+            self.0.metrics.picked(&picked, record, took);
+            self.0.remember(&routed.pool, &picked, record);
+        }
+        let Picked { claim, others, .. } = picked;
+        Ok(Assignment::new(claim, others, Arc::clone(pool), target.rewrite, record.take()))
+    }
+}
+
+impl PoolWriter {
+    /// Makes this the desired state. What was learned of endpoints that stay is kept; requests in
+    /// flight on those that leave finish.
+    pub fn apply(&self, desired: Desired) {
+        let shared = &self.0;
+        let mut memory = shared.memory.lock();
+        let old = shared.table.load();
+        let pools = desired.pools.iter().map(|spec| {
+            let fresh = || {
+                let metrics = Arc::clone(&shared.metrics);
+                Arc::new(Pool::new(spec.key.clone(), metrics, shared.seed))
+            };
+            (spec.key.clone(), old.pools.get(&spec.key).cloned().unwrap_or_else(fresh))
+        });
+        let table = Table { pools: pools.collect(), routes: RouteTable::new(&desired.routes) };
+        let mut wanted = BTreeSet::new();
+        for spec in desired.pools.iter().flat_map(|pool| &pool.endpoints) {
+            // Where pools describe one endpoint differently, the first description holds.
+            let first = wanted.insert(spec.id.clone());
+            let known = memory.members.get(&spec.id).is_some_and(|m| m.endpoint.spec == *spec);
+            if first && !known {
+                memory.members.insert(spec.id.clone(), Member::new(Endpoint::new(spec.clone())));
+            }
+        }
+        memory.members.retain(|id, _| wanted.contains(id));
+        memory.desired = Arc::new(desired);
+        for spec in &memory.desired.pools {
+            if let Some(pool) = table.pools.get(&spec.key) {
+                publish(pool, spec, &memory.members);
+            }
+        }
+        shared.table.store(Arc::new(table));
+        drop(memory);
+        shared.version.send_modify(|version| *version += 1);
+    }
+
+    /// Takes in what a scrape said; `sent` is [`Endpoint::sent`] from just before the scrape.
+    pub fn signals(&self, id: &EndpointId, signals: Signals, sent: u64) {
+        self.update(id, |member| {
+            member.signals = signals;
+            member.sent_at_scrape = sent;
+        });
+    }
+
+    pub fn health(&self, id: &EndpointId, health: Health) {
+        self.update(id, |member| member.health = health);
+    }
+
+    fn update(&self, id: &EndpointId, change: impl FnOnce(&mut Member)) {
+        let mut memory = self.0.memory.lock();
+        let Some(member) = memory.members.get_mut(id) else { return };
+        change(member);
+        let table = self.0.table.load();
+        for spec in &memory.desired.pools {
+            if spec.endpoints.iter().any(|endpoint| endpoint.id == *id)
+                && let Some(pool) = table.pools.get(&spec.key)
+            {
+                publish(pool, spec, &memory.members);
+            }
+        }
+    }
+
+    /// Resolves when a new desired state has been applied. Dropping it loses nothing.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.version.subscribe()
+    }
+
+    pub fn view(&self) -> PoolView {
+        PoolView(Arc::clone(&self.0))
+    }
+}
+
+impl PoolView {
+    pub fn desired(&self) -> Arc<Desired> {
+        Arc::clone(&self.0.memory.lock().desired)
+    }
+
+    /// Every endpoint once.
+    pub fn members(&self) -> Vec<Member> {
+        self.0.memory.lock().members.values().cloned().collect()
+    }
+
+    /// Every pool with its endpoints.
+    pub fn pools(&self) -> Vec<(PoolKey, Vec<Member>)> {
+        let memory = self.0.memory.lock();
+        let members = |spec: &PoolSpec| members_of(spec, &memory.members);
+        memory.desired.pools.iter().map(|spec| (spec.key.clone(), members(spec))).collect()
+    }
+
+    /// The latest decisions, newest first.
+    pub fn decisions(&self) -> Vec<Arc<DecisionRecord>> {
+        self.0.decisions.lock().iter().rev().cloned().collect()
+    }
+
+    /// The Prometheus page.
+    pub fn metrics_text(&self) -> String {
+        self.0.metrics.render(&self.pools())
+    }
+}
+
+impl Shared {
+    fn chance(&self) -> Chance {
+        let draw = self.draws.fetch_add(1, Ordering::Relaxed);
+        // An odd constant keeps these seeds apart from the pools', which count up by one.
+        Chance::new(draw, self.seed ^ draw.wrapping_mul(0xD134_2543_DE82_EF95))
+    }
+
+    fn remember(&self, pool: &PoolKey, picked: &Picked, request: &RequestRecord) {
+        let id = |endpoint: &Endpoint| endpoint.spec.id.clone();
+        let mut candidates: Vec<(EndpointId, Cost)> =
+            picked.considered.iter().map(|(e, cost)| (id(e), cost.clone())).collect();
+        candidates.sort_by(|a, b| a.1.total().total_cmp(&b.1.total()));
+        candidates.truncate(DECISION_CANDIDATES_MAX);
+        let record = DecisionRecord {
+            time: wall_clock(),
+            request_id: request.request_id.clone(),
+            model: request.request_model.clone(),
+            pool: pool.clone(),
+            policy: picked.policy.name(),
+            reason: picked.reason.name(),
+            endpoint: id(&picked.claim.endpoint),
+            candidates,
+        };
+        let mut decisions = self.decisions.lock();
+        if decisions.len() == DECISIONS_MAX {
+            decisions.pop_front();
+        }
+        decisions.push_back(Arc::new(record));
+    }
+}
+
+impl Member {
+    fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint: Arc::new(endpoint),
+            health: Health::default(),
+            signals: Signals::default(),
+            sent_at_scrape: 0,
+        }
+    }
+
+    /// Time since the endpoint last told its load.
+    pub fn scrape_age(&self, now: Duration) -> Option<Duration> {
+        Some(now.saturating_sub(self.signals.running?.heard))
+    }
+}
+
+fn members_of(spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) -> Vec<Member> {
+    spec.endpoints.iter().filter_map(|endpoint| members.get(&endpoint.id).cloned()).collect()
+}
+
+fn publish(pool: &Pool, spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) {
+    pool.snapshot.store(Arc::new(Snapshot {
+        policy: spec.policy,
+        models: spec.models.as_slice().into(),
+        members: members_of(spec, members),
+    }));
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

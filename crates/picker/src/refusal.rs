@@ -1,0 +1,92 @@
+//! Why the gateway itself answers a request, and how that reads on the wire.
+
+use std::time::Duration;
+
+/// The gateway's own answers: one table of status, reason and blame.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{0}")]
+    InvalidBody(String),
+    #[error("the request body is larger than {limit_bytes} bytes; send a shorter prompt")]
+    BodyTooLarge { limit_bytes: usize },
+    #[error("the request headers are larger than the gateway takes; send fewer or shorter headers")]
+    HeadersTooLarge,
+    #[error("the request names no host or several; send one Host header")]
+    InvalidHost,
+    #[error("too many large request bodies are on their way; retry shortly")]
+    Overloaded,
+    #[error("the request body did not arrive within {0:?}; send it without pauses")]
+    BodyTimeout(Duration),
+    #[error(
+        "no route for host {host:?} and path {path:?}; check the Host header and the routes' hosts"
+    )]
+    NoRoute { host: String, path: String },
+    #[error("{pool} has no ready endpoint; retry shortly, and check its endpoints' /health")]
+    NoEndpoints { pool: String },
+    #[error("the route leads to {pool}, which does not exist; create it or correct the route")]
+    PoolNotFound { pool: String },
+    #[error("none of {tried} endpoint(s) tried could be connected to; retry shortly")]
+    Unreachable { tried: u32 },
+    #[error("the endpoint closed the connection before it answered; retry the request")]
+    Reset,
+    #[error("the endpoint sent no first token in time; retry the request")]
+    FirstTokenTimeout,
+    #[error("the endpoint fell silent; retry the request")]
+    IdleTimeout,
+    #[error("the route's timeout of {0:?} ran out before the endpoint answered")]
+    RouteTimeout(Duration),
+    #[error("the gateway is shutting down; retry on a new connection")]
+    Draining,
+    #[error("the gateway failed on this request, which is a bug; retry, and report it")]
+    Panicked,
+}
+
+/// Who a failure is held against.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    Client,
+    Gateway,
+    Endpoint,
+}
+
+/// How a refusal reads on the wire and in the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wire {
+    pub status: u16,
+    /// Value of `x-tokenweir-reason`.
+    pub reason: &'static str,
+    pub fault: Fault,
+    /// Envoy's response flag.
+    pub flag: &'static str,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u32>,
+}
+
+impl Refusal {
+    /// The one table from refusals to HTTP.
+    pub fn wire(&self) -> Wire {
+        let (status, reason, fault, flag) = match self {
+            Self::InvalidBody(_) => (400, "invalid_body", Fault::Client, "-"),
+            Self::BodyTooLarge { .. } => (413, "too_large", Fault::Client, "-"),
+            Self::HeadersTooLarge => (431, "too_large", Fault::Client, "-"),
+            Self::InvalidHost => (400, "invalid_host", Fault::Client, "-"),
+            Self::Overloaded => (503, "overloaded", Fault::Gateway, "UO"),
+            Self::BodyTimeout(_) => (408, "body_timeout", Fault::Client, "-"),
+            Self::NoRoute { .. } => (404, "no_route", Fault::Client, "NR"),
+            Self::NoEndpoints { .. } | Self::PoolNotFound { .. } => {
+                (503, "no_endpoints", Fault::Gateway, "UH")
+            }
+            Self::Unreachable { .. } => (502, "unreachable", Fault::Endpoint, "UF"),
+            Self::Reset => (502, "reset", Fault::Endpoint, "UC"),
+            Self::FirstTokenTimeout => (504, "first_token_timeout", Fault::Endpoint, "UT"),
+            Self::IdleTimeout => (504, "idle_timeout", Fault::Endpoint, "UT"),
+            Self::RouteTimeout(_) => (504, "route_timeout", Fault::Endpoint, "UT"),
+            Self::Draining => (503, "draining", Fault::Gateway, "-"),
+            Self::Panicked => (500, "panicked", Fault::Gateway, "-"),
+        };
+        let retry_after =
+            matches!(self, Self::NoEndpoints { .. } | Self::PoolNotFound { .. } | Self::Overloaded)
+                .then_some(1);
+        Wire { status, reason, fault, flag, retry_after }
+    }
+}

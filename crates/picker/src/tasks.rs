@@ -1,0 +1,94 @@
+//! The one way to start a task: every task has a name and an owner that reports its end.
+
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+};
+
+use prometheus::IntCounter;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Owns tasks: starts them, tells them to stop, waits for them.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    panics: IntCounter,
+}
+
+impl Tasks {
+    /// `panics` counts tasks that ended in a panic, each of which is a bug.
+    pub fn new(panics: IntCounter) -> Self {
+        Self { tracker: TaskTracker::new(), stop: CancellationToken::new(), panics }
+    }
+
+    /// Starts a task. A panic in it ends this task alone; it is logged and counted.
+    #[expect(clippy::disallowed_methods, reason = "the wrapper that owns every task")]
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let panics = self.panics.clone();
+        tokio::spawn(self.tracker.track_future(async move {
+            if let Err(panic) = contain(future).await {
+                panics.inc();
+                tracing::error!(task = name, %panic, "task panicked: a bug");
+            }
+        }));
+    }
+
+    /// Resolves once [`Tasks::stop`] was called. Dropping it loses nothing.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        // A token of its own: waiting on the shared one would take one lock for all tasks whenever
+        // any of them is polled.
+        self.stop.child_token().cancelled_owned()
+    }
+
+    /// Asks every task that waits for [`Tasks::stopping`] to end.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Waits until every task has ended. Dropping the future only stops waiting.
+    pub async fn ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Tasks that have not ended.
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
+}
+
+/// Runs a future so that a panic in it is an error of this future alone. Dropping it drops the
+/// inner future.
+pub async fn contain<F: Future>(future: F) -> Result<F::Output, Panic> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(panic) => Poll::Ready(Err(Panic(panic_text(&*panic).to_owned()))),
+    })
+    .await
+}
+
+/// What a panic said.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct Panic(String);
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests;
