@@ -1,0 +1,176 @@
+//! Objects to desired state: a pure fold, the same for files and for watches.
+//!
+//! It needs all objects and nothing else, so there is no order of events to get wrong. Where
+//! two objects want the same thing the oldest has it, and the other's conditions say so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use picker::{Desired, HostPattern, ListenerSpec};
+use scheduling::Policy;
+
+use crate::{
+    object::{Kind, Object, Spec},
+    problem::{Problem, Severity},
+    status::{ObjectStatus, Verdict},
+};
+
+mod gateways;
+mod models;
+mod policies;
+mod pools;
+mod routes;
+
+pub(crate) use pools::endpoint_id;
+
+/// What a fold needs to know beyond the objects.
+#[derive(Clone, Debug)]
+pub struct FoldOptions {
+    /// What the selectors of Gateways match.
+    pub labels: BTreeMap<String, String>,
+    /// For InferencePools without a policy of their own.
+    pub default_policy: Policy,
+}
+
+impl Default for FoldOptions {
+    fn default() -> Self {
+        let labels = [("istio".to_owned(), "ingressgateway".to_owned())];
+        Self { labels: labels.into(), default_policy: Policy::default() }
+    }
+}
+
+/// What the objects come to.
+#[derive(Clone, Debug, Default)]
+pub struct Folded {
+    pub desired: Desired,
+    /// Of every object that has conditions, by kind, namespace and name.
+    pub statuses: Vec<ObjectStatus>,
+    /// Every condition that is not true, and what no condition can tell.
+    pub problems: Vec<Problem>,
+}
+
+/// What the objects come to together. Equal objects give equal results.
+pub fn fold(objects: &[Object], options: &FoldOptions) -> Folded {
+    let mut oldest_first: Vec<&Object> = objects.iter().collect();
+    oldest_first.sort_by_key(|object| (object.created, object.kind, object.path(), object.group));
+    let mut world = World {
+        objects: oldest_first,
+        options,
+        verdicts: Vec::new(),
+        problems: Vec::new(),
+        extension_on: true,
+    };
+    world.extension_on = world.mesh_config();
+
+    let gateways = gateways::find(&mut world);
+    let mut pools = pools::find(&mut world);
+    let routes = routes::fold(&mut world, &gateways, &mut pools);
+    pools.forget_unused(&routes.uses);
+    models::fold(&mut world, &mut pools);
+    policies::fold(&mut world, &mut pools);
+    pools::judge(&mut world, &pools, &routes);
+
+    let mut desired = Desired {
+        listeners: gateways.listeners(),
+        pools: pools.into_specs(),
+        routes: routes.specs,
+    };
+    tidy(&mut desired);
+    world.finish(desired, &routes.uses)
+}
+
+/// Everything in an order that does not depend on that of the objects.
+fn tidy(desired: &mut Desired) {
+    desired.listeners.sort_by_key(|listener: &ListenerSpec| listener.port);
+    desired.pools.sort_by(|a, b| a.key.cmp(&b.key));
+    desired.routes.sort_by_key(|route| {
+        let best = route.hosts.iter().map(specificity).min();
+        (route.port, best, route.name.clone(), route.hosts.clone())
+    });
+}
+
+/// Lower is more specific.
+fn specificity(host: &HostPattern) -> usize {
+    match host {
+        HostPattern::Exact(_) => 0,
+        HostPattern::Suffix(suffix) => usize::MAX / 2 - suffix.len(),
+        HostPattern::Any => usize::MAX,
+    }
+}
+
+/// The objects, oldest first, and what has been found out about them.
+struct World<'o> {
+    objects: Vec<&'o Object>,
+    options: &'o FoldOptions,
+    verdicts: Vec<Verdict<'o>>,
+    problems: Vec<Problem>,
+    /// Whether InferencePools may be served.
+    extension_on: bool,
+}
+
+/// Reason of everything that has to do with InferencePools while they are switched off.
+const DISABLED: &str = "InferenceExtensionDisabled";
+const DISABLED_MESSAGE: &str =
+    "ASMMeshConfig default has spec.gatewayAPIInferenceExtension.enabled: false";
+
+impl<'o> World<'o> {
+    /// The objects whose specification `pick` takes, oldest first.
+    fn all<T>(&self, pick: impl Fn(&'o Spec) -> Option<&'o T>) -> Vec<(&'o Object, &'o T)> {
+        self.objects.iter().filter_map(|object| Some((*object, pick(&object.spec)?))).collect()
+    }
+
+    fn warn(&mut self, object: &Object, field: &str, message: String) {
+        let mut problem = object.place.problem(Severity::Warning, message);
+        problem.object = Some(object.to_string());
+        problem.field = (!field.is_empty()).then(|| field.to_owned());
+        self.problems.push(problem);
+    }
+
+    fn mesh_config(&mut self) -> bool {
+        let configs = self.all(|spec| match spec {
+            Spec::MeshConfig(enabled) => Some(enabled),
+            _ => None,
+        });
+        let mut on = true;
+        for (object, enabled) in configs {
+            let mut verdict = Verdict::new(object);
+            if &*object.name == "default" {
+                on = *enabled;
+            } else {
+                let message = "only the ASMMeshConfig named default is looked at".to_owned();
+                verdict.refuse("NameNotDefault", "metadata.name", message);
+            }
+            self.verdicts.push(verdict);
+        }
+        on
+    }
+
+    fn finish(mut self, desired: Desired, uses: &routes::Uses) -> Folded {
+        for verdict in &self.verdicts {
+            let mut told = BTreeSet::new();
+            for (field, message) in verdict.objections() {
+                if !told.insert(message) {
+                    continue;
+                }
+                let place = &verdict.object.place;
+                let mut problem = place.problem(Severity::Warning, message.to_owned());
+                problem.object = Some(verdict.object.to_string());
+                problem.field = (!field.is_empty()).then(|| field.to_owned());
+                self.problems.push(problem);
+            }
+        }
+        let mut statuses: Vec<ObjectStatus> = self.verdicts.iter().map(Verdict::status).collect();
+        for status in &mut statuses {
+            if status.kind == Kind::InferencePool {
+                uses.name_parents(status);
+            }
+        }
+        statuses.sort_by(|a, b| {
+            (a.kind, &a.namespace, &a.name, a.group).cmp(&(b.kind, &b.namespace, &b.name, b.group))
+        });
+        self.problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        Folded { desired, statuses, problems: self.problems }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! The specifications of every kind, and how each is read.
+//!
+//! LLMRoute and VirtualService are read into one [`Route`]: what they can say about traffic here
+//! differs only in spelling.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use picker::{AppProtocol, HostPattern, RouteMatch};
+use scheduling::Policy;
+
+use crate::{
+    fields::{Fields, Item},
+    object::{Kind, POOL_GROUP, POOL_GROUP_X, Path, Spec},
+};
+
+mod asm;
+mod inference;
+mod istio;
+mod policy;
+mod service;
+mod strings;
+mod virtual_service;
+
+pub(crate) use strings::is_dns_name;
+
+/// Labels that have to be there, each with its value.
+pub(crate) type Selector = BTreeMap<String, String>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct InferencePool {
+    pub(crate) selector: Selector,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) protocol: AppProtocol,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct InferenceModel {
+    pub(crate) pool: Path,
+    pub(crate) model: String,
+    pub(crate) priority: i32,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// A name to send on instead, and its share.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) weight: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct InferenceModelRewrite {
+    pub(crate) pool: Path,
+    pub(crate) rules: Vec<RewriteRule>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RewriteRule {
+    /// None at all matches every model.
+    pub(crate) models: Vec<String>,
+    pub(crate) targets: Vec<Target>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct InferenceObjective {
+    pub(crate) pool: Path,
+    pub(crate) priority: i32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct InferencePolicy {
+    pub(crate) pool: Path,
+    pub(crate) policy: Option<Policy>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Gateway {
+    /// What the labels of a proxy have to include.
+    pub(crate) selector: Selector,
+    /// Those that can be served.
+    pub(crate) servers: Vec<Server>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    pub(crate) hosts: Vec<ServerHost>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ServerHost {
+    /// The only namespace whose routes may use it, if not all.
+    pub(crate) namespace: Option<Arc<str>>,
+    pub(crate) host: HostPattern,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) gateways: Vec<Path>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) name: Option<String>,
+    pub(crate) matches: Vec<Match>,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Match {
+    /// Only traffic of these gateways; none means of all.
+    pub(crate) gateways: Vec<Path>,
+    pub(crate) condition: RouteMatch,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Backend {
+    pub(crate) target: BackendTarget,
+    pub(crate) weight: u32,
+}
+
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum BackendTarget {
+    Pool(Path),
+    /// No port means the only one it has.
+    Service(Path, Option<u16>),
+    /// A host outside; it is not served yet.
+    Outside(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct DestinationRule {
+    pub(crate) host: BackendTarget,
+    pub(crate) policy: Option<Policy>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) selector: Selector,
+    pub(crate) ports: Vec<ServicePort>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ServicePort {
+    pub(crate) name: Option<String>,
+    pub(crate) port: u16,
+    pub(crate) target: TargetPort,
+    pub(crate) protocol: AppProtocol,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum TargetPort {
+    Number(u16),
+    Name(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct WorkloadEntry {
+    /// IP address or DNS name.
+    pub(crate) address: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) ports: BTreeMap<String, u16>,
+}
+
+/// Reads the fields below `spec`. Nothing comes back, or something incomplete, only when an error
+/// was reported.
+pub(crate) fn read(
+    kind: Kind,
+    namespace: &Arc<str>,
+    version: &str,
+    spec: &mut Fields<'_>,
+) -> Option<Spec> {
+    Some(match kind {
+        Kind::Gateway => Spec::Gateway(istio::gateway(spec, namespace)?),
+        Kind::DestinationRule => Spec::DestinationRule(istio::destination_rule(spec, namespace)?),
+        Kind::WorkloadEntry => Spec::WorkloadEntry(istio::workload_entry(spec)?),
+        Kind::VirtualService => Spec::Route(virtual_service::read(spec, namespace)),
+        Kind::LLMRoute => Spec::Route(asm::llm_route(spec, namespace)),
+        Kind::ASMMeshConfig => Spec::MeshConfig(asm::mesh_config(spec)),
+        Kind::InferencePool => Spec::InferencePool(inference::pool(spec, version)?),
+        Kind::InferenceModel => Spec::InferenceModel(inference::model(spec, namespace)?),
+        Kind::InferenceModelRewrite => {
+            Spec::InferenceModelRewrite(inference::rewrite(spec, namespace)?)
+        }
+        Kind::InferenceObjective => {
+            Spec::InferenceObjective(inference::objective(spec, namespace)?)
+        }
+        Kind::InferencePolicy => Spec::InferencePolicy(policy::read(spec, namespace)?),
+        Kind::Service => Spec::Service(service::read(spec)),
+    })
+}
+
+/// A reference to a pool in the same namespace: `{group, kind, name}`.
+fn pool_ref(item: &Item<'_>, namespace: &Arc<str>) -> Option<Path> {
+    item.fields(|fields| {
+        check_pool_group(fields);
+        if let Some(kind) = fields.get("kind") {
+            kind.one_of(&["InferencePool"]);
+        }
+        let name = fields.need("name", "the name of an InferencePool")?.word()?;
+        Some(Path::new(Arc::clone(namespace), name))
+    })?
+}
+
+/// Old and new group name the same pools; objects are moved one at a time.
+fn check_pool_group(fields: &mut Fields<'_>) {
+    if let Some(group) = fields.get("group") {
+        group.one_of(&[POOL_GROUP_X, POOL_GROUP]);
+    }
+}
+
+/// `name` in this namespace or `namespace/name`.
+fn gateway_refs(item: &Item<'_>, namespace: &Arc<str>) -> Vec<Path> {
+    item.words()
+        .into_iter()
+        .map(|word| match word.split_once('/') {
+            Some((".", name)) => Path::new(Arc::clone(namespace), name),
+            Some((other, name)) => Path::new(other, name),
+            None => Path::new(Arc::clone(namespace), word),
+        })
+        .collect()
+}
+
+/// The gateway name that stands for the sidecars of a mesh.
+pub(crate) const MESH: &str = "mesh";

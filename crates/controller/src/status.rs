@@ -1,0 +1,292 @@
+//! What became of an object, in the shape its version gives it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Value, json};
+
+use crate::object::{Kind, Object};
+
+/// Who we are in `status.parents[]`.
+pub const CONTROLLER_NAME: &str = "tokenweir.dev/gateway-controller";
+
+/// The conditions of one object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ObjectStatus {
+    pub kind: Kind,
+    pub group: &'static str,
+    pub version: &'static str,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub generation: u64,
+    pub conditions: Vec<Condition>,
+    pub shape: StatusShape,
+}
+
+/// Where in `status` the conditions go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StatusShape {
+    /// `status.conditions[]`.
+    Flat,
+    /// `status.parent[]`, as InferencePool v1alpha2 has it: one entry for each Gateway, or one that
+    /// stands for none yet.
+    Parent(Vec<ParentRef>),
+    /// `status.parents[]`, as InferencePool v1 has it: one entry for each Gateway, and none as long
+    /// as no route sends anything here.
+    Parents(Vec<ParentRef>),
+}
+
+/// A Gateway through which the object gets requests.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct ParentRef {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+/// One statement about an object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Condition {
+    /// `Accepted` or `ResolvedRefs`.
+    pub name: &'static str,
+    pub status: ConditionStatus,
+    pub reason: &'static str,
+    pub message: String,
+    pub observed_generation: u64,
+    /// Since when the status is what it is, in RFC 3339; [`stamp`] fills it in.
+    pub last_transition: Option<Arc<str>>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ConditionStatus {
+    True,
+    False,
+    Unknown,
+}
+
+impl ConditionStatus {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl Condition {
+    fn to_json(&self) -> Value {
+        let mut value = json!({
+            "type": self.name,
+            "status": self.status.name(),
+            "reason": self.reason,
+            "message": self.message,
+            "observedGeneration": self.observed_generation,
+        });
+        if let Some(since) = &self.last_transition {
+            value["lastTransitionTime"] = json!(**since);
+        }
+        value
+    }
+}
+
+/// Dates conditions: those whose status is as it was keep their date, the others get `now`.
+pub fn stamp(statuses: &mut [ObjectStatus], previous: &[ObjectStatus], now: &str) {
+    let now: Arc<str> = now.into();
+    let before: BTreeMap<_, _> = previous.iter().map(|status| (status.key(), status)).collect();
+    for status in statuses {
+        let before = before.get(&status.key()).map_or(&[][..], |before| &before.conditions);
+        for condition in &mut status.conditions {
+            let same = before
+                .iter()
+                .find(|old| old.name == condition.name && old.status == condition.status);
+            let since = same.and_then(|old| old.last_transition.clone());
+            condition.last_transition = Some(since.unwrap_or_else(|| Arc::clone(&now)));
+        }
+    }
+}
+
+type Key<'s> = (Kind, &'static str, &'s str, &'s str);
+
+impl ObjectStatus {
+    pub(crate) fn new(object: &Object, conditions: Vec<Condition>) -> Self {
+        let shape = match (object.kind, object.version) {
+            (Kind::InferencePool, "v1") => StatusShape::Parents(Vec::new()),
+            (Kind::InferencePool, "v1alpha2") => StatusShape::Parent(Vec::new()),
+            _ => StatusShape::Flat,
+        };
+        Self {
+            kind: object.kind,
+            group: object.group,
+            version: object.version,
+            namespace: Arc::clone(&object.namespace),
+            name: Arc::clone(&object.name),
+            generation: object.generation,
+            conditions,
+            shape,
+        }
+    }
+
+    pub fn condition(&self, name: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.name == name)
+    }
+
+    fn key(&self) -> Key<'_> {
+        (self.kind, self.group, &self.namespace, &self.name)
+    }
+
+    /// Whether this is the status of that object.
+    pub fn is_of(&self, object: &Object) -> bool {
+        self.key() == (object.kind, object.group, &*object.namespace, &*object.name)
+    }
+
+    /// The object as `kubectl get -o json` shows it: as given, with namespace and status.
+    pub fn to_json(&self, object: &Object) -> Value {
+        let mut whole = object.to_json();
+        whole["status"] = self.status_json();
+        whole
+    }
+
+    fn status_json(&self) -> Value {
+        let conditions: Value = self.conditions.iter().map(Condition::to_json).collect();
+        match &self.shape {
+            StatusShape::Flat => json!({ "conditions": conditions }),
+            StatusShape::Parent(parents) if parents.is_empty() => {
+                // The entry this version's definition puts there by default.
+                let parent = json!({ "kind": "Status", "name": "default" });
+                json!({ "parent": [{ "parentRef": parent, "conditions": conditions }] })
+            }
+            StatusShape::Parent(parents) => {
+                let entry = |parent: &ParentRef| json!({ "parentRef": parent.to_json(), "conditions": conditions });
+                json!({ "parent": parents.iter().map(entry).collect::<Value>() })
+            }
+            StatusShape::Parents(parents) => {
+                let entry = |parent: &ParentRef| {
+                    json!({
+                        "parentRef": parent.to_json(),
+                        "controllerName": CONTROLLER_NAME,
+                        "conditions": conditions,
+                    })
+                };
+                json!({ "parents": parents.iter().map(entry).collect::<Value>() })
+            }
+        }
+    }
+}
+
+impl ParentRef {
+    fn to_json(&self) -> Value {
+        json!({
+            "group": "networking.istio.io",
+            "kind": "Gateway",
+            "namespace": *self.namespace,
+            "name": *self.name,
+        })
+    }
+}
+
+/// What is true of an object, as it is found out; then its conditions.
+pub(crate) struct Verdict<'o> {
+    pub(crate) object: &'o Object,
+    accepted: Finding,
+    resolved: Finding,
+    cautions: Vec<(&'static str, String)>,
+}
+
+/// One condition in the making: true until somebody objects.
+#[derive(Default)]
+struct Finding {
+    reason: Option<&'static str>,
+    objections: Vec<String>,
+    remarks: Vec<String>,
+    fields: Vec<&'static str>,
+}
+
+impl<'o> Verdict<'o> {
+    pub(crate) fn new(object: &'o Object) -> Self {
+        Self {
+            object,
+            accepted: Finding::default(),
+            resolved: Finding::default(),
+            cautions: Vec::new(),
+        }
+    }
+
+    /// Accepted is False.
+    pub(crate) fn refuse(&mut self, reason: &'static str, field: &'static str, message: String) {
+        self.accepted.object_to(reason, field, message);
+    }
+
+    /// ResolvedRefs is False.
+    pub(crate) fn unresolved(
+        &mut self,
+        reason: &'static str,
+        field: &'static str,
+        message: String,
+    ) {
+        self.resolved.object_to(reason, field, message);
+    }
+
+    /// Worth knowing of an object that is accepted.
+    pub(crate) fn remark(&mut self, message: String) {
+        self.accepted.remarks.push(message);
+    }
+
+    /// The object is accepted, but does not get all it asks for.
+    pub(crate) fn caution(&mut self, field: &'static str, message: String) {
+        self.accepted.remarks.push(message.clone());
+        self.cautions.push((field, message));
+    }
+
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.accepted.reason.is_none()
+    }
+
+    /// The objections and cautions, each with the field it is about.
+    pub(crate) fn objections(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let objections = [&self.accepted, &self.resolved].into_iter().flat_map(|finding| {
+            finding.fields.iter().copied().zip(finding.objections.iter().map(String::as_str))
+        });
+        let cautions = self.cautions.iter().map(|(field, message)| (*field, message.as_str()));
+        objections.chain(cautions)
+    }
+
+    pub(crate) fn status(&self) -> ObjectStatus {
+        let generation = self.object.generation;
+        let conditions = vec![
+            self.accepted.condition("Accepted", generation),
+            self.resolved.condition("ResolvedRefs", generation),
+        ];
+        ObjectStatus::new(self.object, conditions)
+    }
+}
+
+impl Finding {
+    /// The first objection gives the reason, all of them the message.
+    fn object_to(&mut self, reason: &'static str, field: &'static str, message: String) {
+        self.reason.get_or_insert(reason);
+        if !self.objections.contains(&message) {
+            self.objections.push(message);
+            self.fields.push(field);
+        }
+    }
+
+    fn condition(&self, name: &'static str, observed_generation: u64) -> Condition {
+        let (status, reason, message) = match self.reason {
+            Some(reason) => (ConditionStatus::False, reason, joined(&self.objections)),
+            None => (ConditionStatus::True, name, joined(&self.remarks)),
+        };
+        Condition { name, status, reason, message, observed_generation, last_transition: None }
+    }
+}
+
+/// A condition's message has a maximum length in Kubernetes.
+fn joined(sentences: &[String]) -> String {
+    const SENTENCES_MAX: usize = 8;
+    let told = &sentences[..sentences.len().min(SENTENCES_MAX)];
+    match sentences.len() - told.len() {
+        0 => told.join("; "),
+        more => format!("{}; and {more} more", told.join("; ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
