@@ -1,1 +1,70 @@
-//! placeholder
+//! Shows: health, metrics, and what the gateway knows and decided, over three small HTTP servers.
+//!
+//! Everything is read from the picker, or asked from functions that the main crate hands in; the
+//! only thing that can be changed here is to begin a drain.
+//!
+//! Deliberately absent: TLS and passwords (the admin port is for loopback, and refuses what a
+//! browser may be tricked into sending), configuration by HTTP, the dashboard's files.
+//!
+//! Modules:
+//! - `server`: the accept loop and its limits
+//! - `ports`: which port answers which path
+//! - `answer`: responses
+//! - `guard`: what the admin port refuses, for browsers' sake
+//! - `query`: parameters of a request
+//! - `endpoints`, `decisions`, `configuration`, `objects`: the JSON views
+
+use std::sync::Arc;
+
+use picker::{PoolView, Tasks};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+mod answer;
+mod configuration;
+mod decisions;
+mod endpoints;
+mod guard;
+mod objects;
+mod ports;
+mod query;
+mod server;
+
+pub use server::CONNECTIONS_MAX;
+
+/// Where everything shown comes from. The functions are called on the server's tasks: they must not
+/// block.
+pub struct Views {
+    pub view: PoolView,
+    /// Array of the objects of the configuration, each whole, with its status.
+    pub objects: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Effective settings and the story of the configuration: an object, to which the desired
+    /// state is added.
+    pub config: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Whether to send traffic here; if not, why not.
+    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// Begins to drain. May be called again.
+    pub drain: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Views {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Views").finish_non_exhaustive()
+    }
+}
+
+/// Answers health checks until `tasks` are stopping. Dropping the future closes the listener;
+/// connections stay until they are idle or `tasks` are stopping.
+pub async fn serve_health(listener: TcpListener, views: Arc<Views>, tasks: Tasks) {
+    server::serve(listener, views, tasks, ports::health).await;
+}
+
+/// Answers Prometheus until `tasks` are stopping. Dropping the future is as for [`serve_health`].
+pub async fn serve_stats(listener: TcpListener, views: Arc<Views>, tasks: Tasks) {
+    server::serve(listener, views, tasks, ports::stats).await;
+}
+
+/// Answers the operator until `tasks` are stopping. Dropping the future is as for [`serve_health`].
+pub async fn serve_admin(listener: TcpListener, views: Arc<Views>, tasks: Tasks) {
+    server::serve(listener, views, tasks, ports::admin).await;
+}

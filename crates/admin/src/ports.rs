@@ -1,0 +1,95 @@
+//! Which port answers which path.
+
+use http::{Method, StatusCode, request::Parts};
+use serde_json::json;
+
+use crate::{
+    Views,
+    answer::{self, Answer},
+    configuration, decisions, endpoints, guard, objects,
+};
+
+const HEALTH_PATHS: [&str; 2] = ["/healthz/ready", "/healthz/live"];
+const STATS_PATHS: [&str; 2] = ["/stats/prometheus", "/metrics"];
+const ADMIN_PATHS: [&str; 6] =
+    ["/", "/endpoints", "/decisions", "/config_dump", "/objects", "/drain"];
+
+const READING: &str = "GET, HEAD";
+
+fn is_reading(request: &Parts) -> bool {
+    matches!(request.method, Method::GET | Method::HEAD)
+}
+
+pub(crate) fn health(views: &Views, request: &Parts) -> Answer {
+    let path = request.uri.path();
+    if !HEALTH_PATHS.contains(&path) {
+        return answer::not_found(path, &HEALTH_PATHS);
+    }
+    if !is_reading(request) {
+        return answer::not_allowed(READING);
+    }
+    if path == "/healthz/live" {
+        return answer::text(StatusCode::OK, "live");
+    }
+    match (views.ready)() {
+        Ok(()) => answer::text(StatusCode::OK, "ready"),
+        Err(reason) => answer::text(StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
+}
+
+pub(crate) fn stats(views: &Views, request: &Parts) -> Answer {
+    let path = request.uri.path();
+    if !STATS_PATHS.contains(&path) {
+        return answer::not_found(path, &STATS_PATHS);
+    }
+    if !is_reading(request) {
+        return answer::not_allowed(READING);
+    }
+    let page = views.view.metrics_text();
+    answer::of(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
+}
+
+pub(crate) fn admin(views: &Views, request: &Parts) -> Answer {
+    if let Err(message) = guard::check(request) {
+        return answer::refusal(StatusCode::FORBIDDEN, message);
+    }
+    let path = request.uri.path();
+    if !ADMIN_PATHS.contains(&path) {
+        return answer::not_found(path, &ADMIN_PATHS);
+    }
+    if path == "/drain" {
+        return drain(views, request);
+    }
+    if !is_reading(request) {
+        return answer::not_allowed(READING);
+    }
+    let query = request.uri.query().unwrap_or_default();
+    match path {
+        "/" => index(),
+        "/endpoints" => answer::json(StatusCode::OK, &endpoints::list(&views.view)),
+        "/decisions" => match decisions::list(&views.view, query) {
+            Ok(decisions) => answer::json(StatusCode::OK, &decisions),
+            Err(message) => answer::refusal(StatusCode::BAD_REQUEST, message),
+        },
+        "/config_dump" => {
+            let desired = configuration::desired(&views.view.desired());
+            let mut dump = (views.config)();
+            dump["desired"] = desired;
+            answer::json(StatusCode::OK, &dump)
+        }
+        _ => answer::json(StatusCode::OK, &objects::filter((views.objects)(), query)),
+    }
+}
+
+fn index() -> Answer {
+    answer::of(StatusCode::OK, "text/html; charset=utf-8", include_str!("index.html"))
+}
+
+fn drain(views: &Views, request: &Parts) -> Answer {
+    if request.method != Method::POST {
+        return answer::not_allowed("POST");
+    }
+    tracing::info!("asked to drain");
+    (views.drain)();
+    answer::json(StatusCode::OK, &json!({ "draining": true }))
+}

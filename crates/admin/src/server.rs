@@ -1,0 +1,82 @@
+//! The accept loop of a small HTTP/1.1 server, and its limits.
+
+use std::{convert::Infallible, future::ready, pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, request::Parts};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use picker::Tasks;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+use crate::{Views, answer::Answer};
+
+/// Connections of one server; more wait in the listener's backlog.
+pub const CONNECTIONS_MAX: usize = 128;
+/// For a request's head to arrive; an idle connection is closed after it as well.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest head of a request, and hyper's read buffer with it.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// A connection ends after this, so that a client that does not read its answer goes away.
+const CONNECTION_LIFE_MAX: Duration = Duration::from_mins(10);
+/// For the answer under way when a connection has to end.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between failures to accept, such as when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers a request; its body is ignored.
+pub(crate) type Handler = fn(&Views, &Parts) -> Answer;
+
+/// Serves until `tasks` are stopping.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    views: Arc<Views>,
+    tasks: Tasks,
+    handler: Handler,
+) {
+    tokio::select! {
+        () = accept(&listener, &views, &tasks, handler) => {}
+        () = tasks.stopping() => {}
+    }
+}
+
+async fn accept(listener: &TcpListener, views: &Arc<Views>, tasks: &Tasks, handler: Handler) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (views, stop) = (Arc::clone(views), tasks.clone());
+                tasks.spawn("admin connection", async move {
+                    connection(stream, views, stop, handler).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, views: Arc<Views>, tasks: Tasks, handler: Handler) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (parts, _ignored) = request.into_parts();
+        ready(Ok::<_, Infallible>(handler(&views, &parts)))
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // How a client's connection ends is its own business.
+        _ = connection.as_mut() => return,
+        () = sleep(CONNECTION_LIFE_MAX) => {}
+        () = tasks.stopping() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(FAREWELL_TIMEOUT, connection).await;
+}

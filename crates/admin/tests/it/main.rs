@@ -1,0 +1,5 @@
+//! The three servers over loopback sockets.
+
+mod limits;
+mod setting;
+mod views;
