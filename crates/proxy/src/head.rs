@@ -1,0 +1,219 @@
+//! A request's head: what routing and the log want of it, and the head that is sent on.
+
+use std::net::SocketAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
+use openai::Operation;
+use picker::{RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, RouteQuery};
+
+use crate::Limits;
+
+/// The request's name in logs, ours and the endpoint's.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Longest request id taken from a client, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Who sent a request, and to which of our addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// The Gateway's port, by which routes are found.
+    pub(crate) port: u16,
+}
+
+/// A request's head and what was read from it once.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) parts: Parts,
+    pub(crate) peer: Peer,
+    pub(crate) operation: Operation,
+    pub(crate) request_id: HeaderValue,
+    authority: String,
+    host: String,
+}
+
+impl Head {
+    pub(crate) fn new(parts: Parts, peer: Peer) -> Self {
+        let operation = Operation::of(parts.method.as_str(), parts.uri.path());
+        let authority = authority(&parts);
+        let host = host(&authority);
+        let request_id = request_id(&parts.headers);
+        Self { parts, peer, operation, request_id, authority, host }
+    }
+
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), Refusal> {
+        let headers = &self.parts.headers;
+        let bytes: usize = headers.iter().map(|(k, v)| k.as_str().len() + v.len()).sum();
+        let bytes = bytes + self.parts.uri.path_and_query().map_or(0, |p| p.as_str().len());
+        if headers.len() > limits.headers_max || bytes > limits.header_bytes_max {
+            return Err(Refusal::HeadersTooLarge);
+        }
+        let hosts = headers.get_all(header::HOST).iter().count();
+        if hosts > 1 || (self.authority.is_empty() && self.parts.version == Version::HTTP_11) {
+            return Err(Refusal::InvalidHost);
+        }
+        if self.parts.method == Method::CONNECT {
+            // A tunnel is no inference request, whatever its route.
+            let host = self.host.clone();
+            return Err(Refusal::NoRoute { host, path: "CONNECT".to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Whether sending it twice can do no harm, should the first sending have arrived.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.operation != Operation::Other || self.parts.method.is_idempotent()
+    }
+
+    pub(crate) fn record(&self) -> RequestRecord {
+        let text = |name| self.parts.headers.get(name).map(|value| clipped(&lossy(value)));
+        RequestRecord {
+            method: self.parts.method.as_str().to_owned(),
+            path: clipped(self.parts.uri.path_and_query().map_or("/", |path| path.as_str())),
+            protocol: if self.parts.version == Version::HTTP_2 {
+                "HTTP/2"
+            } else if self.parts.version == Version::HTTP_10 {
+                "HTTP/1.0"
+            } else {
+                "HTTP/1.1"
+            },
+            authority: clipped(&self.authority),
+            user_agent: text(header::USER_AGENT),
+            x_forwarded_for: text(X_FORWARDED_FOR),
+            request_id: lossy(&self.request_id),
+            ..RequestRecord::new(self.peer.remote, self.peer.local)
+        }
+    }
+
+    /// The head to send to an endpoint.
+    pub(crate) fn forward(&self, version: Version) -> (Method, Uri, Version, HeaderMap) {
+        let mut headers = self.parts.headers.clone();
+        remove_hop_by_hop(&mut headers);
+        headers.remove(header::CONTENT_LENGTH);
+        headers.remove(header::EXPECT);
+        if self.operation != Operation::Other {
+            // A compressed answer could not be counted; vLLM never compresses.
+            headers.remove(header::ACCEPT_ENCODING);
+        }
+        headers.insert(X_REQUEST_ID, self.request_id.clone());
+        headers.insert(X_FORWARDED_FOR, self.forwarded_for());
+        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+        let path = self.parts.uri.path_and_query().cloned();
+        let mut uri = http::uri::Parts::default();
+        uri.path_and_query = path;
+        if version == Version::HTTP_2 {
+            headers.remove(header::HOST);
+            uri.scheme = Some(http::uri::Scheme::HTTP);
+            // A client that names no host means the address it has connected to.
+            let authority = self.authority.parse().or_else(|_| self.peer.local.to_string().parse());
+            uri.authority = authority.ok();
+        } else if let Ok(host) = HeaderValue::from_str(&self.authority) {
+            headers.insert(header::HOST, host);
+        }
+        let uri = Uri::from_parts(uri).unwrap_or_default();
+        (self.parts.method.clone(), uri, version, headers)
+    }
+
+    /// Every line the client sent, and the client itself.
+    fn forwarded_for(&self) -> HeaderValue {
+        let mut all = Vec::new();
+        for before in self.parts.headers.get_all(X_FORWARDED_FOR) {
+            all.extend_from_slice(before.as_bytes());
+            all.push(b',');
+        }
+        all.extend_from_slice(self.peer.remote.ip().to_string().as_bytes());
+        HeaderValue::from_bytes(&all).unwrap_or(HeaderValue::from_static("unknown"))
+    }
+}
+
+impl RouteQuery for Head {
+    fn port(&self) -> u16 {
+        self.peer.port
+    }
+
+    fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.parts.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Removes what concerns one connection only: RFC 9110, 7.6.1, and what `Connection` names.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let always = [
+        header::CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ];
+    for name in named.iter().chain(&always) {
+        headers.remove(name);
+    }
+}
+
+fn authority(parts: &Parts) -> String {
+    let from_uri = parts.uri.authority().map(|authority| {
+        let text = authority.as_str();
+        text.rsplit_once('@').map_or(text, |(_userinfo, host)| host).to_owned()
+    });
+    from_uri.or_else(|| parts.headers.get(header::HOST).map(lossy)).unwrap_or_default()
+}
+
+/// The host without port and trailing dot, lower case.
+fn host(authority: &str) -> String {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => authority,
+    };
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let given = headers.get(X_REQUEST_ID).filter(|id| {
+        let bytes = id.as_bytes();
+        !bytes.is_empty()
+            && bytes.len() <= REQUEST_ID_BYTES_MAX
+            && bytes.iter().all(u8::is_ascii_graphic)
+    });
+    given.cloned().unwrap_or_else(|| {
+        let id = uuid::Uuid::new_v4().to_string();
+        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("-"))
+    })
+}
+
+fn lossy(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// Text for a record, bounded.
+fn clipped(text: &str) -> String {
+    let end = text.floor_char_boundary(RECORD_TEXT_BYTES_MAX);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! Heads: what is read from one, and what of it is sent on.
+
+use http::Request;
+
+use super::*;
+
+const REMOTE: &str = "10.1.2.3:4000";
+
+fn head_of(method: &str, target: &str, version: Version, headers: &[(&str, &str)]) -> Head {
+    let mut request = Request::builder().method(method).uri(target).version(version);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let remote = REMOTE.parse().unwrap();
+    let local = "10.9.9.9:8008".parse().unwrap();
+    Head::new(parts, Peer { remote, local, port: 80 })
+}
+
+fn head(headers: &[(&str, &str)]) -> Head {
+    head_of("POST", "/v1/completions?a=b", Version::HTTP_11, headers)
+}
+
+fn forwarded(headers: &[(&str, &str)]) -> HeaderMap {
+    head(headers).forward(Version::HTTP_11).3
+}
+
+#[test]
+fn the_host_is_compared_without_port_case_and_final_dot() {
+    let check = |given: &str, expected: &str| {
+        assert_eq!(head(&[("host", given)]).host(), expected, "{given:?}");
+    };
+    check("test.com", "test.com");
+    check("Test.COM:8008", "test.com");
+    check("test.com.", "test.com");
+    check("test.com.:80", "test.com");
+    check("test.com:", "test.com");
+    check("test.com:http", "test.com:http");
+    check("[::1]:80", "[::1]");
+    check("[2001:DB8::1]", "[2001:db8::1]");
+    check("", "");
+    check(":80", "");
+}
+
+#[test]
+fn the_target_names_the_host_before_the_header_does() {
+    let absolute = head_of("GET", "http://a.com:1/x", Version::HTTP_11, &[("host", "b.com")]);
+    assert_eq!((absolute.host(), absolute.path()), ("a.com", "/x"));
+    let nowhere = head_of("GET", "/x", Version::HTTP_10, &[]);
+    assert_eq!((nowhere.host(), nowhere.port()), ("", 80));
+    assert_eq!(nowhere.forward(Version::HTTP_11).3[header::HOST], "");
+}
+
+#[test]
+fn routes_see_text_headers_only() {
+    let mut head = head(&[("x-a", "1"), ("x-a", "2")]);
+    let odd = HeaderValue::from_bytes(b"\xff").unwrap();
+    head.parts.headers.insert("x-odd", odd);
+    assert_eq!((head.header("x-a"), head.header("x-odd")), (Some("1"), None));
+    assert_eq!(head.header("x-none"), None);
+}
+
+#[test]
+fn a_request_id_is_kept_if_it_is_one() {
+    let long = "i".repeat(REQUEST_ID_BYTES_MAX);
+    for good in ["a", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "a/b:c{}~", &long] {
+        assert_eq!(head(&[("x-request-id", good)]).request_id, good);
+    }
+    let longer = format!("{long}i");
+    for bad in ["", "a b", "a\tb", &longer] {
+        let id = head(&[("x-request-id", bad)]).request_id;
+        assert_eq!(id.to_str().unwrap().parse::<uuid::Uuid>().unwrap().get_version_num(), 4);
+    }
+}
+
+#[test]
+fn connection_headers_are_removed_and_so_is_what_they_name() {
+    let headers = forwarded(&[
+        ("connection", "close, X-One,,  x-two "),
+        ("connection", "not a name, x-three"),
+        ("x-one", "1"),
+        ("x-two", "1"),
+        ("x-three", "1"),
+        ("x-four", "1"),
+        ("te", "trailers"),
+        ("trailer", "x"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-connection", "close"),
+        ("proxy-authorization", "x"),
+        ("expect", "100-continue"),
+        ("content-length", "7"),
+        ("accept-encoding", "gzip"),
+    ]);
+    let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["host", "x-forwarded-for", "x-forwarded-proto", "x-four", "x-request-id"]);
+}
+
+#[test]
+fn a_client_cannot_have_the_gateways_own_headers_removed() {
+    let named = "x-request-id, x-forwarded-for, x-forwarded-proto, host, content-length";
+    let headers = forwarded(&[("connection", named), ("host", "test.com"), ("x-request-id", "id")]);
+    assert_eq!(headers[X_REQUEST_ID], "id");
+    assert_eq!(headers[X_FORWARDED_FOR], "10.1.2.3");
+    assert_eq!(headers[X_FORWARDED_PROTO], "http");
+    assert_eq!(headers[header::HOST], "test.com");
+}
+
+#[test]
+fn compression_is_kept_out_of_what_is_counted_only() {
+    let accept = [("accept-encoding", "gzip")];
+    let counted = head_of("POST", "/v1/completions", Version::HTTP_11, &accept);
+    assert_eq!(counted.forward(Version::HTTP_11).3.get("accept-encoding"), None);
+    let other = head_of("GET", "/v1/models", Version::HTTP_11, &accept);
+    assert_eq!(other.forward(Version::HTTP_11).3["accept-encoding"], "gzip");
+}
+
+#[test]
+fn every_hop_before_is_named_and_the_client_last() {
+    let check = |given: &[(&str, &str)], expected: &str| {
+        let headers = forwarded(given);
+        let all: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+        assert_eq!(all, [expected]);
+    };
+    check(&[], "10.1.2.3");
+    check(&[("x-forwarded-for", "1.1.1.1")], "1.1.1.1,10.1.2.3");
+    let two = [("x-forwarded-for", "1.1.1.1, 2.2.2.2"), ("x-forwarded-for", "3.3.3.3")];
+    check(&two, "1.1.1.1, 2.2.2.2,3.3.3.3,10.1.2.3");
+}
+
+#[test]
+fn a_head_for_http_1_has_a_path_and_a_host() {
+    let head = head_of("GET", "http://a.com:1/x?y=%2F", Version::HTTP_2, &[("host", "b.com")]);
+    let (method, uri, version, headers) = head.forward(Version::HTTP_11);
+    assert_eq!((method, version), (Method::GET, Version::HTTP_11));
+    assert_eq!(uri.to_string(), "/x?y=%2F");
+    assert_eq!(headers[header::HOST], "a.com:1");
+    assert_eq!(headers.get_all(header::HOST).iter().count(), 1);
+}
+
+#[test]
+fn a_head_for_http_2_has_an_authority_and_no_host() {
+    let head = head(&[("host", "test.com:80"), ("connection", "keep-alive")]);
+    let (_, uri, version, headers) = head.forward(Version::HTTP_2);
+    assert_eq!(version, Version::HTTP_2);
+    assert_eq!(uri.to_string(), "http://test.com:80/v1/completions?a=b");
+    assert!(!headers.contains_key(header::HOST) && !headers.contains_key(header::CONNECTION));
+}
+
+#[test]
+fn a_head_without_a_host_can_be_sent_over_http_2() {
+    for headers in [&[][..], &[("host", "")], &[("host", "not a host")]] {
+        let (_, uri, ..) = head(headers).forward(Version::HTTP_2);
+        assert_eq!(uri.path_and_query().unwrap(), "/v1/completions?a=b", "{headers:?}");
+    }
+}
+
+#[test]
+fn a_head_is_held_to_its_limits() {
+    let head = head(&[("host", "1234"), ("x-b", "12345")]);
+    // Two names and values, and the target.
+    let exact = 2 * (3 + 5) + "/v1/completions?a=b".len();
+    let check = |headers_max, header_bytes_max, fits: bool| {
+        let limits = Limits { header_bytes_max, headers_max, ..Limits::default() };
+        assert_eq!(head.check(&limits).is_ok(), fits, "{headers_max} {header_bytes_max}");
+    };
+    check(2, exact, true);
+    check(1, exact, false);
+    check(2, exact - 1, false);
+}
+
+#[test]
+fn a_request_may_be_repeated_if_it_only_asks() {
+    let check = |method: &str, path: &str, may: bool| {
+        let head = head_of(method, path, Version::HTTP_11, &[]);
+        assert_eq!(head.may_repeat(), may, "{method} {path}");
+    };
+    check("POST", "/v1/completions", true);
+    check("POST", "/v1/chat/completions?x", true);
+    check("POST", "/tokenize", true);
+    check("GET", "/v1/models", true);
+    check("HEAD", "/", true);
+    check("DELETE", "/x", true);
+    check("POST", "/v1/load_lora_adapter", false);
+    check("PATCH", "/v1/completions", false);
+    check("BREW", "/x", false);
+}
+
+#[test]
+fn a_record_takes_bounded_text_from_the_head() {
+    let long = "é".repeat(RECORD_TEXT_BYTES_MAX);
+    let mut head = head_of("GET", &format!("/{}", "p".repeat(5000)), Version::HTTP_10, &[]);
+    let value = HeaderValue::from_str(&"v".repeat(5000)).unwrap();
+    head.parts.headers.insert(header::USER_AGENT, value);
+    head.parts.headers.insert(X_FORWARDED_FOR, HeaderValue::from_bytes(long.as_bytes()).unwrap());
+    let record = head.record();
+    assert_eq!(record.path.len(), RECORD_TEXT_BYTES_MAX);
+    assert_eq!(record.user_agent.unwrap().len(), RECORD_TEXT_BYTES_MAX);
+    assert_eq!(record.x_forwarded_for.unwrap().len(), RECORD_TEXT_BYTES_MAX);
+    assert_eq!((record.protocol, record.method.as_str()), ("HTTP/1.0", "GET"));
+    assert_eq!(record.downstream_remote.to_string(), REMOTE);
+}

@@ -1,0 +1,51 @@
+//! Every limit of the data plane, with its default.
+
+use std::time::Duration;
+
+/// How much the proxy takes, holds and waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Client connections open at once.
+    pub connections_max: usize,
+    /// A request's header names and values together.
+    pub header_bytes_max: usize,
+    pub headers_max: usize,
+    pub body_bytes_max: usize,
+    /// What all requests' bodies may take together; small ones are not counted.
+    pub bodies_bytes_max: usize,
+    /// Time for a request's head to arrive. It also ends idle keep-alive connections.
+    pub header_read_timeout: Duration,
+    /// Time for a request's body to arrive.
+    pub body_read_timeout: Duration,
+    /// Concurrent streams of one HTTP/2 client connection.
+    pub http2_streams_max: u32,
+    pub connect_timeout: Duration,
+    /// Silence inside an answer, from its head on.
+    pub idle_timeout: Duration,
+    /// Time from sending a request to its first token; none by default, since a queue may be long.
+    pub first_token_timeout: Option<Duration>,
+    /// vLLM closes idle connections after 5 s; ours are given up before.
+    pub upstream_idle_timeout: Duration,
+    /// Idle connections kept for one endpoint.
+    pub upstream_idle_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            header_bytes_max: 64 * 1024,
+            headers_max: 100,
+            body_bytes_max: 32 * 1024 * 1024,
+            bodies_bytes_max: 1024 * 1024 * 1024,
+            header_read_timeout: Duration::from_secs(75),
+            body_read_timeout: Duration::from_mins(2),
+            http2_streams_max: 256,
+            connect_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_mins(2),
+            first_token_timeout: None,
+            upstream_idle_timeout: Duration::from_secs(4),
+            upstream_idle_max: 256,
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Listeners: they come and go with the Gateways; each connection is one task.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use picker::{ListenerSpec, PoolView};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+};
+
+use crate::{
+    Proxy,
+    connections::{Executor, keep_alive},
+    head::Peer,
+};
+
+/// Connections the kernel may hold before they are accepted.
+const BACKLOG: i32 = 4096;
+/// Pause after the system refused to hand out a connection (too many open files).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a listener that could not be bound is tried again.
+const REBIND_INTERVAL: Duration = Duration::from_secs(2);
+/// What hyper may buffer of one request's head; [`crate::Limits::header_bytes_max`] is checked
+/// below it, so that too large a head gets a full answer.
+const HEAD_BUFFER_BYTES: usize = 256 * 1024;
+/// As above, for the number of headers.
+const HEAD_COUNT_MAX: usize = 400;
+/// What an HTTP/2 stream may hold of an answer its client does not read.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// A port could not be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {addr} (for {gateways}): {source}; stop what uses the port, or change it"
+)]
+pub struct BindError {
+    pub addr: SocketAddr,
+    pub gateways: String,
+    pub source: io::Error,
+}
+
+/// The ports being listened on.
+#[derive(Debug)]
+pub struct Listeners {
+    proxy: Proxy,
+    bind: IpAddr,
+    open: BTreeMap<u16, Arc<Notify>>,
+    permits: Arc<Semaphore>,
+    all_open: Arc<AtomicBool>,
+}
+
+impl Listeners {
+    pub fn new(proxy: Proxy, bind: IpAddr) -> Self {
+        let permits = Arc::new(Semaphore::new(proxy.limits().connections_max));
+        Self { proxy, bind, open: BTreeMap::new(), permits, all_open: Arc::default() }
+    }
+
+    /// Listens on what is asked for and on nothing else. Every port that cannot be had is
+    /// reported; the others are served. Connections of a closed port finish their requests.
+    pub fn apply(&mut self, wanted: &[ListenerSpec]) -> Vec<BindError> {
+        let closed: Vec<u16> = self
+            .open
+            .keys()
+            .copied()
+            .filter(|port| !wanted.iter().any(|spec| spec.port == *port))
+            .collect();
+        for port in closed {
+            if let Some(close) = self.open.remove(&port) {
+                tracing::info!(port, "listener closed");
+                close.notify_waiters();
+                close.notify_one();
+            }
+        }
+        let missing: Vec<&ListenerSpec> =
+            wanted.iter().filter(|spec| !self.open.contains_key(&spec.port)).collect();
+        let errors: Vec<BindError> =
+            missing.into_iter().filter_map(|spec| self.open_one(spec).err()).collect();
+        self.all_open.store(errors.is_empty(), Ordering::Relaxed);
+        errors
+    }
+
+    /// Whether every port that is asked for is being listened on; kept up to date.
+    pub fn all_open(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.all_open)
+    }
+
+    fn open_one(&mut self, spec: &ListenerSpec) -> Result<(), BindError> {
+        let addr = SocketAddr::new(self.bind, spec.port);
+        let gateways = spec.gateways.join(", ");
+        let listener = bind(addr).map_err(|source| BindError { addr, gateways, source })?;
+        tracing::info!(%addr, gateways = spec.gateways.join(","), "listening");
+        let close = Arc::new(Notify::new());
+        let accept = Accept {
+            proxy: self.proxy.clone(),
+            port: spec.port,
+            permits: Arc::clone(&self.permits),
+            close: Arc::clone(&close),
+        };
+        self.proxy.connections().spawn("listener", accept.run(listener));
+        self.open.insert(spec.port, close);
+        Ok(())
+    }
+
+    /// Follows the desired state until the proxy drains. Ports that cannot be had are tried again.
+    /// Dropping the future leaves the open listeners open.
+    pub async fn follow(mut self, view: PoolView, mut changes: watch::Receiver<u64>) {
+        let mut stopping = std::pin::pin!(self.proxy.connections().stopping());
+        let mut reported = Vec::new();
+        loop {
+            let errors: Vec<String> =
+                self.apply(&view.desired().listeners).iter().map(ToString::to_string).collect();
+            if errors != reported {
+                for error in &errors {
+                    tracing::error!("{error}");
+                }
+            }
+            let retry = !errors.is_empty();
+            reported = errors;
+            tokio::select! {
+                biased;
+                () = &mut stopping => return,
+                applied = changes.changed() => if applied.is_err() { return },
+                () = tokio::time::sleep(REBIND_INTERVAL), if retry => {}
+            }
+        }
+    }
+}
+
+fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+struct Accept {
+    proxy: Proxy,
+    port: u16,
+    permits: Arc<Semaphore>,
+    close: Arc<Notify>,
+}
+
+impl Accept {
+    async fn run(self, listener: TcpListener) {
+        let mut stopping = std::pin::pin!(self.proxy.connections().stopping());
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stopping => return,
+                () = self.close.notified() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, remote)) => self.admit(stream, remote),
+                Err(error) => {
+                    tracing::warn!(%error, port = self.port, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, remote: SocketAddr) {
+        let connections = &self.proxy.picker().metrics().connections;
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            connections.with_label_values(&["refused"]).inc();
+            return;
+        };
+        connections.with_label_values(&["accepted"]).inc();
+        let local = stream.local_addr().unwrap_or(remote);
+        let peer = Peer { remote, local, port: self.port };
+        let connection = serve_connection(self.proxy.clone(), stream, peer, permit);
+        self.proxy.connections().spawn("client connection", connection);
+    }
+}
+
+/// One client connection, HTTP/1.1 or HTTP/2 with prior knowledge, until it closes or drains.
+async fn serve_connection(
+    proxy: Proxy,
+    stream: TcpStream,
+    peer: Peer,
+    _permit: OwnedSemaphorePermit,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    keep_alive(&stream);
+    let begun = Arc::new(Notify::new());
+    let service = {
+        let (proxy, begun) = (proxy.clone(), Arc::clone(&begun));
+        service_fn(move |request| {
+            begun.notify_one();
+            let proxy = proxy.clone();
+            async move { Ok::<_, Infallible>(Box::pin(proxy.serve(request, peer)).await) }
+        })
+    };
+    let builder = builder(&proxy);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut stopping = std::pin::pin!(proxy.connections().stopping());
+    let first_head = tokio::time::sleep(proxy.limits().header_read_timeout);
+    let mut first_head = std::pin::pin!(first_head);
+    let mut waiting = true;
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(error = %DebugChain(&*error), remote = %peer.remote, "connection ended");
+                }
+                return;
+            }
+            () = &mut stopping, if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = begun.notified(), if waiting => waiting = false,
+            () = &mut first_head, if waiting => return,
+        }
+    }
+}
+
+fn builder(proxy: &Proxy) -> auto::Builder<Executor> {
+    let limits = proxy.limits();
+    let mut builder = auto::Builder::new(Executor(proxy.connections().clone()));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .max_buf_size(HEAD_BUFFER_BYTES)
+        .max_headers(HEAD_COUNT_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams_max)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(u32::try_from(HEAD_BUFFER_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(limits.header_read_timeout);
+    builder
+}
+
+/// An error and what caused it, on one line.
+struct DebugChain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for DebugChain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,253 @@
+//! The whole story of a request.
+
+use std::{error::Error as _, io, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use openai::Envelope;
+use picker::{EndpointPicker, OpenRecord, RECORD_TEXT_BYTES_MAX, Refusal, Routed, Tasks, contain};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    Limits,
+    head::{Head, Peer},
+    reply::{ReplyBody, refuse},
+    upstream::{Outbound, Upstream},
+};
+
+/// Capacity reserved for a body before any of it has arrived: a claimed length is not believed.
+const BODY_RESERVE_BYTES_MAX: usize = 64 * 1024;
+
+/// Room for bodies is given out in units of this; what is smaller is not counted.
+const BODY_UNIT_BYTES: usize = 64 * 1024;
+
+/// How the proxy behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct ProxyOptions {
+    pub limits: Limits,
+    /// Names the endpoint in the response header `x-tokenweir-endpoint`.
+    pub endpoint_header: bool,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self { limits: Limits::default(), endpoint_header: true }
+    }
+}
+
+/// Carries requests to endpoints and answers back. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Proxy(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    picker: EndpointPicker,
+    upstream: Upstream,
+    limits: Limits,
+    /// Units of room for bodies.
+    bodies: Arc<Semaphore>,
+    connections: Tasks,
+}
+
+impl Proxy {
+    /// `connections` owns the client connections, `background` those to endpoints.
+    pub fn new(
+        picker: EndpointPicker,
+        options: ProxyOptions,
+        connections: Tasks,
+        background: &Tasks,
+    ) -> Self {
+        let upstream = Upstream::new(options, background);
+        let limits = options.limits;
+        let bodies = Arc::new(Semaphore::new(limits.bodies_bytes_max / BODY_UNIT_BYTES));
+        Self(Arc::new(Inner { picker, upstream, limits, bodies, connections }))
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(crate) fn picker(&self) -> &EndpointPicker {
+        &self.0.picker
+    }
+
+    /// Owner of the client connections; stopping it drains the proxy.
+    pub(crate) fn connections(&self) -> &Tasks {
+        &self.0.connections
+    }
+
+    /// Answers one request. Dropping the future is the client's departure: the claim is returned,
+    /// the endpoint's request aborted, the record written.
+    pub(crate) async fn serve(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Response<ReplyBody> {
+        let (parts, body) = request.into_parts();
+        let head = Head::new(parts, peer);
+        let mut record = self.0.picker.open(head.record());
+        let (shape, request_id) = (head.operation.error_shape(), head.request_id.clone());
+        match contain(Box::pin(self.answer(head, body, &mut record))).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(refusal)) => refuse(&refusal, shape, &request_id, &mut record),
+            Err(panic) => {
+                self.0.picker.metrics().panics.inc();
+                tracing::error!(?request_id, %panic, "request panicked: a bug");
+                refuse(&Refusal::Panicked, shape, &request_id, &mut record)
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        head: Head,
+        body: Incoming,
+        record: &mut OpenRecord,
+    ) -> Result<Response<ReplyBody>, Refusal> {
+        if self.0.connections.is_stopping() {
+            return Err(Refusal::Draining);
+        }
+        head.check(&self.0.limits)?;
+        let routed = self.0.picker.route(&head)?;
+        note_route(record, &routed);
+        let mut room = BodyRoom { bodies: &self.0.bodies, taken: None };
+        let body = read_bounded(body, &self.0.limits, &mut room, record).await?;
+        let envelope = read_envelope(&head, &body, record)?;
+        let assignment = self.0.picker.pick(&routed, envelope.as_ref(), record)?;
+        let outbound = Outbound { head, body, envelope, timeout: routed.timeout };
+        let sent = Box::pin(self.0.upstream.send(outbound, assignment)).await;
+        sent.map_err(|(refusal, assignment)| {
+            *record = assignment.into_record();
+            refusal
+        })
+    }
+}
+
+fn note_route(record: &mut OpenRecord, routed: &Routed) {
+    if let Some(record) = record.get() {
+        record.route = Some(routed.rule.as_ref().map_or_else(
+            || Arc::clone(&routed.route),
+            |rule| format!("{}/{rule}", routed.route).into(),
+        ));
+        record.pool = Some(routed.pool.clone());
+    }
+}
+
+fn read_envelope(
+    head: &Head,
+    body: &Bytes,
+    record: &mut OpenRecord,
+) -> Result<Option<Envelope>, Refusal> {
+    if !head.operation.reads_body() {
+        return Ok(None);
+    }
+    let envelope = Envelope::parse(head.operation, body)
+        .map_err(|invalid| Refusal::InvalidBody(invalid.to_string()))?;
+    if let Some(record) = record.get() {
+        let model = envelope.model().filter(|model| !model.is_empty());
+        record.request_model = model.map(|model| {
+            let end = model.floor_char_boundary(RECORD_TEXT_BYTES_MAX);
+            model.get(..end).unwrap_or_default().to_owned()
+        });
+        record.stream = envelope.stream();
+    }
+    Ok(Some(envelope))
+}
+
+/// A request's share of the memory that all bodies may take; given back when dropped.
+struct BodyRoom<'a> {
+    bodies: &'a Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl BodyRoom<'_> {
+    /// Makes room for a body that has grown to this size.
+    fn take(&mut self, body_bytes: usize) -> Result<(), Refusal> {
+        let wanted = body_bytes / BODY_UNIT_BYTES;
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = u32::try_from(wanted.saturating_sub(taken)).unwrap_or(u32::MAX);
+        if more == 0 {
+            return Ok(());
+        }
+        let permit = Arc::clone(self.bodies).try_acquire_many_owned(more);
+        let permit = permit.map_err(|_| Refusal::Overloaded)?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(permit),
+            None => self.taken = Some(permit),
+        }
+        Ok(())
+    }
+}
+
+/// The whole body, up to the limits in bytes and time.
+async fn read_bounded(
+    body: Incoming,
+    limits: &Limits,
+    room: &mut BodyRoom<'_>,
+    record: &mut OpenRecord,
+) -> Result<Bytes, Refusal> {
+    let too_large = Refusal::BodyTooLarge { limit_bytes: limits.body_bytes_max };
+    if body.size_hint().lower() > limits.body_bytes_max as u64 {
+        return Err(too_large);
+    }
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let timeout: Duration = limits.body_read_timeout;
+    let read = collect(body, limits.body_bytes_max, room, record);
+    match tokio::time::timeout(timeout, read).await {
+        Ok(read) => read?.ok_or(too_large),
+        Err(_) => Err(Refusal::BodyTimeout(timeout)),
+    }
+}
+
+/// `None` if the body is larger than `bytes_max`. One frame is passed on without copying.
+async fn collect(
+    mut body: Incoming,
+    bytes_max: usize,
+    room: &mut BodyRoom<'_>,
+    record: &mut OpenRecord,
+) -> Result<Option<Bytes>, Refusal> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if has_left(&error) {
+                // Nobody is there to be refused: dropped now, the record says so.
+                drop(record.take());
+            }
+            Refusal::InvalidBody(format!("the request body broke off: {error}; send it whole"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if let Some(record) = record.get() {
+            record.bytes_received += data.len() as u64;
+        }
+        if whole.is_empty() && body.is_end_stream() && data.len() <= bytes_max {
+            return Ok(Some(data));
+        }
+        if whole.len() + data.len() > bytes_max {
+            return Ok(None);
+        }
+        room.take(whole.len() + data.len())?;
+        if whole.is_empty() {
+            let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+            whole.reserve(data.len() + claimed.min(BODY_RESERVE_BYTES_MAX));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(Some(whole.freeze()))
+}
+
+/// Whether a body broke off because its client left, and not because it is badly framed.
+fn has_left(error: &hyper::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            return !matches!(io.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+        }
+        cause = inner.source();
+    }
+    true
+}

@@ -1,0 +1,340 @@
+//! To the endpoint and back to the first event: the walk along the decision's list.
+//!
+//! Until something of an answer has been passed on, an endpoint that cannot be reached, breaks off,
+//! or says it cannot serve is replaced by the next choice. After that, never.
+
+use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use openai::{AnswerReader, Envelope, Operation, StreamReader, is_shutdown_error};
+use picker::{Assignment, Refusal, Tasks};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{
+    ProxyOptions,
+    connections::{Connections, Exchange, Lease, SendError},
+    head::{Head, X_REQUEST_ID, remove_hop_by_hop},
+    relay::{Opening, Patience, Reader, Relay},
+    reply::ReplyBody,
+};
+
+const X_TOKENWEIR_ENDPOINT: HeaderName = HeaderName::from_static("x-tokenweir-endpoint");
+/// Largest error answer that is read whole to see what it says.
+const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest wait for the body of an error answer.
+const ERROR_BODY_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// A request on its way out.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) head: Head,
+    pub(crate) body: Bytes,
+    pub(crate) envelope: Option<Envelope>,
+    /// The route's timeout for the whole answer.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// An attempt that gave nothing to pass on, or only an error of the endpoint's own.
+struct Failure {
+    refusal: Refusal,
+    /// For the retry metric.
+    outcome: &'static str,
+    /// Another endpoint may be tried.
+    may_move: bool,
+    /// What to pass on if there is none.
+    answer: Option<Box<Answer>>,
+}
+
+/// An endpoint's head and the beginning of its body.
+type Answer = (response::Parts, Opening);
+
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    connections: Arc<Connections>,
+    options: ProxyOptions,
+}
+
+impl Upstream {
+    pub(crate) fn new(options: ProxyOptions, background: &Tasks) -> Self {
+        Self { connections: Connections::new(options.limits, background), options }
+    }
+
+    /// Sends a request along the assignment's list until one endpoint answers. Dropping the future
+    /// aborts the request at the endpoint.
+    pub(crate) async fn send(
+        &self,
+        outbound: Outbound,
+        mut assignment: Assignment,
+    ) -> Result<Response<ReplyBody>, (Refusal, Assignment)> {
+        let deadline = outbound.timeout.map(|timeout| Instant::now() + timeout);
+        let body = outbound.envelope.as_ref().map_or_else(
+            || outbound.body.clone(),
+            |envelope| envelope.forward(&outbound.body, assignment.target_model()),
+        );
+        loop {
+            let attempt = self.attempt(&outbound, &body, &mut assignment);
+            let answer = match by(deadline, attempt).await {
+                Some(Ok(answer)) => answer,
+                Some(Err(failure)) => {
+                    if failure.may_move && assignment.advance(failure.outcome) {
+                        continue;
+                    }
+                    match failure.answer {
+                        Some(answer) => *answer,
+                        None => return Err((failure.refusal, assignment)),
+                    }
+                }
+                None => {
+                    let timeout = outbound.timeout.unwrap_or_default();
+                    return Err((Refusal::RouteTimeout(timeout), assignment));
+                }
+            };
+            return Ok(self.reply(answer, &outbound, deadline, assignment));
+        }
+    }
+
+    /// One endpoint's answer, up to its first event.
+    async fn attempt(
+        &self,
+        outbound: &Outbound,
+        body: &Bytes,
+        assignment: &mut Assignment,
+    ) -> Result<Answer, Failure> {
+        let limit = self.options.limits.first_token_timeout;
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let answer = self.exchange_and_open(outbound, body, assignment);
+        by(deadline, answer).await.unwrap_or_else(|| {
+            Err(Failure {
+                refusal: Refusal::FirstTokenTimeout,
+                outcome: "first_token_timeout",
+                may_move: outbound.head.may_repeat(),
+                answer: None,
+            })
+        })
+    }
+
+    async fn exchange_and_open(
+        &self,
+        outbound: &Outbound,
+        body: &Bytes,
+        assignment: &mut Assignment,
+    ) -> Result<Answer, Failure> {
+        let head = &outbound.head;
+        let endpoint = Arc::clone(assignment.endpoint());
+        let exchange = self.connections.exchange(&endpoint, head.may_repeat(), |version| {
+            let (method, uri, version, headers) = head.forward(version);
+            let mut request = Request::new(Full::new(body.clone()));
+            *request.method_mut() = method;
+            *request.uri_mut() = uri;
+            *request.version_mut() = version;
+            *request.headers_mut() = headers;
+            request
+        });
+        let (response, lease): Exchange = exchange.await.map_err(|error| {
+            let mut tried = 0;
+            assignment.note(|record| tried = record.attempts);
+            Failure::to_send(&error, head.may_repeat(), tried, &endpoint.spec.id.to_string())
+        })?;
+        assignment.note(|record| record.upstream_service_time = Some(record.started.elapsed()));
+        self.open(outbound, response, lease, assignment).await
+    }
+
+    /// Reads so much of an answer as has to be known before it may be passed on.
+    async fn open(
+        &self,
+        outbound: &Outbound,
+        response: Response<Incoming>,
+        lease: Option<Lease>,
+        assignment: &mut Assignment,
+    ) -> Result<Answer, Failure> {
+        let (parts, body) = response.into_parts();
+        let reader = reader(&parts, outbound);
+        let mut opening = Opening { body, lease, reader, out: VecDeque::new(), ended: false };
+        let repeat = outbound.head.may_repeat();
+        if cannot_serve(parts.status) {
+            let Ok(said) = read_error(&mut opening).await else {
+                return Err(Failure::reset(repeat));
+            };
+            let retry =
+                parts.status != StatusCode::INTERNAL_SERVER_ERROR || is_shutdown_error(&said);
+            if opening.ended
+                && let Some(lease) = opening.lease.take()
+            {
+                lease.give_back();
+            }
+            if retry && repeat {
+                return Err(Failure::unserved(parts, opening));
+            }
+        } else if matches!(opening.reader, Reader::Stream(_)) {
+            self.await_first_event(&mut opening, assignment, repeat).await?;
+            let answer = opening.reader.answer();
+            let died = answer.and_then(|answer| answer.error.as_ref());
+            if repeat && died.is_some_and(|error| error.code.is_none_or(|code| code >= 500)) {
+                return Err(Failure::unserved(parts, opening));
+            }
+        }
+        Ok((parts, opening))
+    }
+
+    /// A stream's head comes before its request is scheduled and says nothing; its first event
+    /// does. A keep-alive comment is passed on at once.
+    async fn await_first_event(
+        &self,
+        opening: &mut Opening,
+        assignment: &mut Assignment,
+        may_repeat: bool,
+    ) -> Result<(), Failure> {
+        loop {
+            let idle = self.options.limits.idle_timeout;
+            let frame = timeout(idle, opening.body.frame()).await.map_err(|_| Failure {
+                refusal: Refusal::IdleTimeout,
+                outcome: "idle_timeout",
+                may_move: false,
+                answer: None,
+            })?;
+            let data = match frame {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(_)) => return Err(Failure::reset(may_repeat)),
+                None => {
+                    opening.ended = true;
+                    return Ok(());
+                }
+            };
+            let seen = opening.reader.push(data, &mut opening.out);
+            if seen.tokens {
+                assignment.tokens(Instant::now());
+            }
+            if seen.event || seen.comment {
+                return Ok(());
+            }
+        }
+    }
+
+    fn reply(
+        &self,
+        (mut parts, opening): Answer,
+        outbound: &Outbound,
+        deadline: Option<Instant>,
+        mut assignment: Assignment,
+    ) -> Response<ReplyBody> {
+        remove_hop_by_hop(&mut parts.headers);
+        if matches!(opening.reader, Reader::Stream(_)) {
+            // The usage chunk is taken out: a length the endpoint gave may be too long.
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
+        let request_id = outbound.head.request_id.clone();
+        parts.headers.entry(X_REQUEST_ID).or_insert(request_id);
+        let endpoint = assignment.endpoint().spec.id.as_str();
+        if self.options.endpoint_header
+            && let Ok(value) = HeaderValue::from_str(endpoint)
+        {
+            parts.headers.insert(X_TOKENWEIR_ENDPOINT, value);
+        }
+        parts.version = http::Version::default();
+        assignment.note(|record| record.response_code = parts.status.as_u16());
+        let patience = Patience { idle: self.options.limits.idle_timeout, deadline };
+        let relay = Relay::new(opening, assignment, patience, outbound.head.operation);
+        Response::from_parts(parts, ReplyBody::Relay(Box::new(relay)))
+    }
+}
+
+impl Failure {
+    fn to_send(error: &SendError, may_repeat: bool, tried: u32, endpoint: &str) -> Self {
+        match error {
+            SendError::Connect(error) => {
+                tracing::debug!(endpoint, error, "endpoint cannot be connected to");
+                Self {
+                    refusal: Refusal::Unreachable { tried },
+                    outcome: "unreachable",
+                    may_move: true,
+                    answer: None,
+                }
+            }
+            SendError::Reset(error) => {
+                tracing::debug!(endpoint, %error, "endpoint closed before it answered");
+                Self::reset(may_repeat)
+            }
+        }
+    }
+
+    /// The endpoint broke off before its answer could be passed on.
+    fn reset(may_move: bool) -> Self {
+        Self { refusal: Refusal::Reset, outcome: "reset", may_move, answer: None }
+    }
+
+    /// The endpoint said that it cannot serve; that is passed on if nobody else can.
+    fn unserved(parts: response::Parts, opening: Opening) -> Self {
+        Self {
+            refusal: Refusal::Reset,
+            outcome: "error",
+            may_move: true,
+            answer: Some(Box::new((parts, opening))),
+        }
+    }
+}
+
+/// The future's output, or nothing once the deadline has passed.
+async fn by<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+fn cannot_serve(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+fn reader(parts: &response::Parts, outbound: &Outbound) -> Reader {
+    let operation = outbound.head.operation;
+    if operation == Operation::Other || parts.headers.contains_key(header::CONTENT_ENCODING) {
+        return Reader::Opaque;
+    }
+    if has_type(&parts.headers, "text/event-stream") {
+        let strip = outbound.envelope.as_ref().is_some_and(Envelope::injects_usage);
+        Reader::Stream(Box::new(StreamReader::new(operation, strip)))
+    } else if has_type(&parts.headers, "application/json") {
+        Reader::Json(Box::new(AnswerReader::new(operation)))
+    } else {
+        Reader::Opaque
+    }
+}
+
+fn has_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case(wanted)
+}
+
+/// Reads an error answer, up to its limits; what was read is also kept to be passed on. Fails if
+/// the answer breaks off.
+async fn read_error(opening: &mut Opening) -> Result<Bytes, hyper::Error> {
+    let mut said = BytesMut::new();
+    let read = async {
+        while said.len() < ERROR_BODY_BYTES_MAX {
+            let Some(frame) = opening.body.frame().await else {
+                opening.ended = true;
+                break;
+            };
+            let data = frame?.into_data().unwrap_or_default();
+            said.extend_from_slice(&data);
+            opening.reader.push(data, &mut opening.out);
+        }
+        Ok::<(), hyper::Error>(())
+    };
+    if let Ok(read) = timeout(ERROR_BODY_WAIT_MAX, read).await {
+        read?;
+    } else {
+        tracing::debug!("an error answer's body is slow");
+    }
+    Ok(said.freeze())
+}
