@@ -1,2 +1,37 @@
-//! placeholder
-fn main() {}
+//! Wires: arguments and settings in, rooms connected, a process that starts, serves and stops.
+//!
+//! The only room that reads the environment and the command line, and the only `main`.
+//!
+//! Deliberately absent: everything else. What a command does is in the rooms.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod app;
+mod args;
+mod command;
+mod configuration;
+mod fetch;
+mod logging;
+mod outcome;
+mod settings;
+mod signals;
+
+use args::{Args, Command};
+use outcome::Report;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Demo(args) => command::demo::run(&args),
+        Command::Serve(args) => command::serve::run(&args),
+        Command::Check(args) => command::check::run(&args),
+        Command::Get(args) => command::get::run(&args),
+        Command::Sim(args) => command::sim::run(&args),
+        Command::Reference(args) => command::reference::run(&args),
+    };
+    outcome.report()
+}

@@ -1,0 +1,8 @@
+//! The commands, one file each.
+
+pub(crate) mod check;
+pub(crate) mod demo;
+pub(crate) mod get;
+pub(crate) mod reference;
+pub(crate) mod serve;
+pub(crate) mod sim;

@@ -1,0 +1,162 @@
+//! The live configuration: what was read, what it came to, and whether the last change was good.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use controller::{
+    FoldOptions, Folded, Manifests, Object, ObjectStatus, Problem, Severity, fold, stamp,
+};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use picker::{Desired, Metrics, PoolWriter, wall_clock};
+use serde_json::{Value, json};
+
+use crate::settings::Settings;
+
+/// Keeps the picker's desired state and the objects' statuses in step with what is read.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    options: FoldOptions,
+    writer: PoolWriter,
+    metrics: Arc<Metrics>,
+    settings: Value,
+    live: Mutex<Live>,
+}
+
+#[derive(Debug, Default)]
+struct Live {
+    objects: Vec<Object>,
+    statuses: Vec<ObjectStatus>,
+    problems: Vec<String>,
+    /// Counts configurations applied.
+    generation: u64,
+    applied: Option<String>,
+    /// What was wrong with the newest reading, if it was not applied.
+    rejected: Vec<String>,
+}
+
+impl Configuration {
+    pub(crate) fn new(settings: &Settings, writer: PoolWriter, metrics: Arc<Metrics>) -> Self {
+        Self {
+            options: fold_options(settings),
+            writer,
+            metrics,
+            settings: serde_json::to_value(settings.shown()).unwrap_or_default(),
+            live: Mutex::default(),
+        }
+    }
+
+    /// Applies a reading, unless it has errors: then the last good configuration stays.
+    pub(crate) fn take(&self, manifests: Manifests) {
+        log_problems(&manifests.problems);
+        if manifests.has_errors() {
+            let errors: Vec<String> = manifests
+                .problems
+                .iter()
+                .filter(|problem| problem.severity == Severity::Error)
+                .map(ToString::to_string)
+                .collect();
+            tracing::error!(
+                errors = errors.len(),
+                "the changed configuration has errors; the last good one stays in force"
+            );
+            self.metrics.reloads.with_label_values(&["rejected"]).inc();
+            self.live.lock().rejected = errors;
+            return;
+        }
+        let mut folded = fold(&manifests.objects, &self.options);
+        log_problems(&folded.problems);
+        let now = now();
+        let mut live = self.live.lock();
+        stamp(&mut folded.statuses, &live.statuses, &now);
+        let problems = manifests.problems.iter().chain(&folded.problems);
+        live.problems = problems.map(ToString::to_string).collect();
+        live.objects = manifests.objects;
+        live.statuses = folded.statuses;
+        live.accept(now);
+        tracing::info!(
+            generation = live.generation,
+            summary = summary(&folded.desired),
+            "configuration applied"
+        );
+        if folded.desired.listeners.is_empty() {
+            tracing::warn!("no Gateway gives a port to listen on; nothing is served");
+        }
+        self.metrics.reloads.with_label_values(&["applied"]).inc();
+        self.writer.apply(folded.desired);
+    }
+
+    /// Applies a desired state that was made without objects.
+    pub(crate) fn take_desired(&self, desired: Desired) {
+        self.live.lock().accept(now());
+        self.writer.apply(desired);
+    }
+
+    /// Every object with its status, as `kubectl get -o json` would show it.
+    pub(crate) fn objects(&self) -> Value {
+        let live = self.live.lock();
+        let shown = |object: &Object| {
+            let status = live.statuses.iter().find(|status| status.is_of(object));
+            status.map_or_else(|| object.to_json(), |status| status.to_json(object))
+        };
+        live.objects.iter().map(shown).collect()
+    }
+
+    /// Settings and the story of the configuration.
+    pub(crate) fn shown(&self) -> Value {
+        let live = self.live.lock();
+        json!({
+            "settings": self.settings,
+            "generation": live.generation,
+            "applied": live.applied,
+            "problems": live.problems,
+            "rejected": live.rejected,
+        })
+    }
+}
+
+impl Live {
+    fn accept(&mut self, now: String) {
+        self.generation += 1;
+        self.applied = Some(now);
+        self.rejected.clear();
+    }
+}
+
+pub(crate) fn fold_options(settings: &Settings) -> FoldOptions {
+    FoldOptions { labels: settings.labels.clone(), default_policy: settings.policy }
+}
+
+/// Reading and folding at once, for whoever wants all problems before anything starts.
+pub(crate) fn fold_all(manifests: &Manifests, settings: &Settings) -> Folded {
+    fold(&manifests.objects, &fold_options(settings))
+}
+
+fn summary(desired: &Desired) -> String {
+    let endpoints: BTreeSet<_> = desired
+        .pools
+        .iter()
+        .flat_map(|pool| &pool.endpoints)
+        .map(|endpoint| &endpoint.id)
+        .collect();
+    let endpoints = endpoints.len();
+    format!(
+        "{} listeners, {} routes, {} pools, {endpoints} endpoints",
+        desired.listeners.len(),
+        desired.routes.len(),
+        desired.pools.len(),
+    )
+}
+
+fn log_problems(problems: &[Problem]) {
+    for problem in problems {
+        match problem.severity {
+            Severity::Error => tracing::error!("{problem}"),
+            Severity::Warning => tracing::warn!("{problem}"),
+            Severity::Info => tracing::info!("{problem}"),
+        }
+    }
+}
+
+fn now() -> String {
+    Timestamp::try_from(wall_clock()).map_or_else(|_| String::new(), |at| format!("{at:.0}"))
+}
