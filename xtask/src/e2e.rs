@@ -1,0 +1,83 @@
+//! The end-to-end suite's Python environment: made once, remade when its pins change.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+use crate::Places;
+use crate::steps::run_shown;
+
+/// Written into the environment after everything was installed: the pins it was made from.
+const STAMP: &str = "installed-requirements.txt";
+
+/// One line for `cargo xtask test --list`.
+pub(crate) fn summary(places: &Places) -> String {
+    format!("pytest e2e, in {}", environment(places).display())
+}
+
+/// Runs the suite against the release binary.
+pub(crate) fn run(places: &Places, arguments: &[String]) -> anyhow::Result<()> {
+    let binary = places.binary();
+    ensure!(
+        binary.exists(),
+        "{} is missing; run `cargo xtask test --only build` first",
+        binary.display()
+    );
+    let python = prepare(places)?;
+    run_shown(
+        Command::new(python)
+            .args(["-m", "pytest", "e2e"])
+            .args(arguments)
+            .env("TOKENWEIR_BIN", binary)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .current_dir(&places.root),
+    )
+}
+
+fn environment(places: &Places) -> PathBuf {
+    places.target.join("e2e-venv")
+}
+
+/// The Python of an environment that has exactly the pins of `e2e/requirements.txt`.
+fn prepare(places: &Places) -> anyhow::Result<PathBuf> {
+    let requirements = places.root.join("e2e/requirements.txt");
+    let pins = fs::read_to_string(&requirements)
+        .with_context(|| format!("cannot read {}", requirements.display()))?;
+    let environment = environment(places);
+    let python = environment.join("bin/python");
+    if is_current(&environment, &pins) && starts(&python) {
+        println!("{} has these pins already", environment.display());
+        return Ok(python);
+    }
+    if environment.exists() {
+        fs::remove_dir_all(&environment)
+            .with_context(|| format!("cannot remove {}", environment.display()))?;
+    }
+    run_shown(Command::new("python3").args(["-m", "venv"]).arg(&environment)).context(
+        "the end-to-end tests need Python 3 with its venv module (Debian: apt install python3-venv)",
+    )?;
+    run_shown(
+        Command::new(&python)
+            .args(["-m", "pip", "install", "--disable-pip-version-check", "--requirement"])
+            .arg(&requirements),
+    )
+    .context("the end-to-end tests need the packages of e2e/requirements.txt")?;
+    fs::write(environment.join(STAMP), pins)?;
+    Ok(python)
+}
+
+fn is_current(environment: &Path, pins: &str) -> bool {
+    fs::read_to_string(environment.join(STAMP)).is_ok_and(|stamp| stamp == pins)
+}
+
+/// False when the interpreter the environment was made from is gone.
+fn starts(python: &Path) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", "import pytest, openai, httpx, h2"]).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
