@@ -23,8 +23,6 @@
 //! - `errors`: answers the gateway gives itself, and errors it recognises
 
 mod answer;
-#[cfg(test)]
-mod captures;
 mod ending;
 mod envelope;
 mod errors;
@@ -33,6 +31,8 @@ mod framing;
 mod json;
 mod operation;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod walker;
 
 pub use answer::{Answer, AnswerError, AnswerReader, Usage};

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::{Answer, AnswerError, AnswerReader, Usage};
-use crate::captures::answer;
 use crate::operation::Operation;
+use crate::tests::captures::answer;
 
 fn read(operation: Operation, pieces: &[&[u8]]) -> Answer {
     let mut reader = AnswerReader::new(operation);

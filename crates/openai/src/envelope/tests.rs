@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{Envelope, InvalidBody, MODEL_BYTES_MAX};
-use crate::captures::request;
 use crate::operation::Operation;
+use crate::tests::captures::request;
 
 fn parse(body: &str) -> Envelope {
     Envelope::parse(Operation::ChatCompletions, body.as_bytes()).unwrap()

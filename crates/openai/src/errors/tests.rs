@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::{ErrorShape, error_body, error_event, is_shutdown_error};
-use crate::captures::answer;
 use crate::operation::Operation;
 use crate::stream::StreamReader;
+use crate::tests::captures::answer;
 
 fn check(shape: ErrorShape, status: u16, kind: &str) {
     let message = "say \"it\"\nand go \u{1F600}";

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::{EVENT_BYTES_MAX, StreamReader};
 use crate::answer::{Answer, AnswerError, Usage};
-use crate::captures::{STREAMS, Stream, stream};
 use crate::ending::HELD_BYTES_MAX;
 use crate::operation::Operation;
+use crate::tests::captures::{STREAMS, Stream, stream};
 
 /// What a reader made of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]

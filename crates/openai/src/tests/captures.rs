@@ -15,7 +15,7 @@ pub(crate) struct Stream {
 
 macro_rules! answer {
     ($name:literal) => {
-        crate::captures::body(include_bytes!(concat!(
+        crate::tests::captures::body(include_bytes!(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/testdata/",
             $name,
@@ -26,7 +26,7 @@ macro_rules! answer {
 
 macro_rules! request {
     ($name:literal) => {
-        crate::captures::body(include_bytes!(concat!(
+        crate::tests::captures::body(include_bytes!(concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/testdata/",
             $name,
