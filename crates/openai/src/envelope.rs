@@ -104,7 +104,13 @@ pub struct Envelope {
     options: StreamOptions,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
+    prompt: Range<usize>,
+    /// Values of what a server puts before the prompt, and of what divides its cache.
+    before_prompt: [Range<usize>; BEFORE_PROMPT_MAX],
 }
+
+/// Keys of [`Envelope::before_prompt`]: tools, system or instructions, salt.
+const BEFORE_PROMPT_MAX: usize = 3;
 
 #[derive(Clone, Debug)]
 struct Object {
@@ -147,6 +153,8 @@ impl Envelope {
             options: StreamOptions::Absent,
             max_tokens: None,
             max_completion_tokens: None,
+            prompt: 0..0,
+            before_prompt: [const { 0..0 }; BEFORE_PROMPT_MAX],
         };
         if operation.reads_body() {
             envelope.read(body)?;
@@ -178,6 +186,19 @@ impl Envelope {
     /// The most tokens the answer may have, where the client gave a limit.
     pub fn max_tokens(&self) -> Option<u64> {
         self.max_completion_tokens.or(self.max_tokens)
+    }
+
+    /// The prompt as written: the inside of the string or array `prompt`, `messages` or `input`. Two requests whose prompts
+    /// begin alike are alike in the first bytes of it, as long as their clients write JSON the same way. Empty if there is
+    /// none. `body`: the bytes that were parsed.
+    pub fn prompt<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        body.get(self.prompt.clone()).unwrap_or_default()
+    }
+
+    /// What must be equal, beside model and prompt, for the server's cache to be shared, as written: tools, system prompt
+    /// or instructions, `cache_salt`. Empty where absent.
+    pub fn before_prompt<'a>(&self, body: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.before_prompt.clone().into_iter().map(|span| body.get(span).unwrap_or_default())
     }
 
     /// Whether [`Envelope::forward`] asks for usage on the client's behalf; the extra event is then
@@ -283,6 +304,13 @@ impl Envelope {
             Key::MaxCompletionTokens if self.operation == Operation::ChatCompletions => {
                 self.max_completion_tokens = lax_count(body, &scanner.value(1)?);
             }
+            Key::Prompt(operations) if operations.contains(&self.operation) => {
+                let value = scanner.value(1)?;
+                let bracketed = matches!(value.kind, Kind::Text | Kind::Array);
+                let edge = usize::from(bracketed);
+                self.prompt = value.span.start + edge..value.span.end - edge;
+            }
+            Key::BeforePrompt(place) => self.before_prompt[place] = scanner.value(1)?.span,
             _ => {
                 scanner.value(1)?;
             }
@@ -326,6 +354,10 @@ enum Key {
     MaxOutputTokens,
     IncludeUsage,
     ContinuousUsageStats,
+    /// The prompt, of these operations.
+    Prompt(&'static [Operation]),
+    /// At this place of [`Envelope::before_prompt`].
+    BeforePrompt(usize),
     Unknown,
 }
 
@@ -349,6 +381,12 @@ impl Key {
             b"max_output_tokens" => Key::MaxOutputTokens,
             b"include_usage" => Key::IncludeUsage,
             b"continuous_usage_stats" => Key::ContinuousUsageStats,
+            b"prompt" => Key::Prompt(&[Operation::Completions]),
+            b"messages" => Key::Prompt(&[Operation::ChatCompletions, Operation::Messages]),
+            b"input" => Key::Prompt(&[Operation::Responses]),
+            b"tools" => Key::BeforePrompt(0),
+            b"system" | b"instructions" => Key::BeforePrompt(1),
+            b"cache_salt" => Key::BeforePrompt(2),
             _ => Key::Unknown,
         }
     }

@@ -13,6 +13,10 @@ pub type Choices = SmallVec<[usize; CHOICES_MAX]>;
 pub enum Reason {
     /// Least loaded.
     Load,
+    /// It has more of the prompt cached than others.
+    Prefix,
+    /// It has the adapter.
+    Adapter,
     /// There was one candidate.
     Only,
     /// Its turn.
@@ -27,6 +31,8 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Self::Load => "load",
+            Self::Prefix => "prefix",
+            Self::Adapter => "adapter",
             Self::Only => "only",
             Self::Turn => "turn",
             Self::Random => "random",

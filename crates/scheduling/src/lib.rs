@@ -5,16 +5,30 @@
 //!
 //! Deliberately absent: I/O, clocks, randomness of its own, locks, tokio, serde, wire formats.
 
+mod adapters;
+mod candidate;
 mod chance;
 mod decision;
 mod endpoint;
+mod ledger;
+mod lengths;
+mod mean;
 mod policy;
+mod prefix;
+mod request;
+mod ring;
 mod schedule;
 mod signals;
+mod speed;
 
+pub use candidate::{AdapterFit, Candidate, Load, Speed};
 pub use chance::Chance;
 pub use decision::{CHOICES_MAX, Choices, Cost, Decision, Reason, Term};
 pub use endpoint::EndpointId;
+pub use ledger::{Claim, Ending, Ledger, ScrapeMark, Slot};
 pub use policy::{Policy, UnknownPolicy};
-pub use schedule::{Candidate, Unschedulable, schedule};
+pub use request::{
+    BLOCK_BYTES, BLOCKS_MAX, InferenceRequest, hash_blocks, hash_bytes, hash_name, hash_prefix,
+};
+pub use schedule::{Unschedulable, schedule};
 pub use signals::{Reading, Signals};

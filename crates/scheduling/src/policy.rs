@@ -5,31 +5,57 @@ use std::{fmt, str::FromStr};
 /// How the endpoints of a pool are ranked.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Policy {
+    /// The seconds a request would wait, from own work in flight, others' load, cached prefix and adapters.
+    Predicted,
+    /// The endpoint's own queue depth and KV use, as last scraped, and nothing else.
+    QueueKv,
+    /// The same, corrected by what this gateway sent since that scrape.
+    #[default]
+    QueueKvLocal,
     /// One after the other.
     RoundRobin,
     /// Any.
     Random,
     /// Fewest requests in flight from this gateway.
     LeastRequest,
-    /// The endpoint's own queue depth and KV use, as last scraped, and nothing else.
-    QueueKv,
-    /// The same, corrected by what this gateway sent since that scrape.
-    #[default]
-    QueueKvLocal,
+    /// Consistent hashing of the prompt's first hundred characters with bounded load.
+    PrefixHash,
+    /// The Endpoint Picker without a configuration: queue 2, KV 2, prefix 3.
+    GieDefault,
+    /// The filter chain of the first Endpoint Picker.
+    LoraChain,
 }
 
 impl Policy {
-    pub const ALL: [Self; 5] =
-        [Self::RoundRobin, Self::Random, Self::LeastRequest, Self::QueueKv, Self::QueueKvLocal];
+    pub const ALL: [Self; 9] = [
+        Self::Predicted,
+        Self::QueueKv,
+        Self::QueueKvLocal,
+        Self::RoundRobin,
+        Self::Random,
+        Self::LeastRequest,
+        Self::PrefixHash,
+        Self::GieDefault,
+        Self::LoraChain,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
+            Self::Predicted => "predicted",
+            Self::QueueKv => "queue-kv",
+            Self::QueueKvLocal => "queue-kv-local",
             Self::RoundRobin => "round-robin",
             Self::Random => "random",
             Self::LeastRequest => "least-request",
-            Self::QueueKv => "queue-kv",
-            Self::QueueKvLocal => "queue-kv-local",
+            Self::PrefixHash => "prefix-hash",
+            Self::GieDefault => "gie-default",
+            Self::LoraChain => "lora-chain",
         }
+    }
+
+    /// Whether it asks where a prompt's blocks are cached.
+    pub fn reads_prefixes(self) -> bool {
+        matches!(self, Self::Predicted | Self::GieDefault)
     }
 }
 

@@ -4,28 +4,24 @@ use std::{cmp::Ordering, time::Duration};
 
 use smallvec::SmallVec;
 
-use crate::{CHOICES_MAX, Chance, Choices, Cost, Decision, EndpointId, Policy, Reason, Signals};
+use crate::{
+    AdapterFit, CHOICES_MAX, Candidate, Chance, Choices, Cost, Decision, InferenceRequest, Policy,
+    Reason, signals::SIGNAL_AGE_MAX,
+};
 
-/// Signals older than this are unknown. Five scrapes at the default interval: a lost scrape or two
-/// changes nothing, a dead metrics page does.
-const SIGNAL_AGE_MAX: Duration = Duration::from_secs(5);
-
-/// Everything a policy may know of an endpoint that could answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidate<'a> {
-    pub id: &'a EndpointId,
-    /// Requests of this gateway the endpoint has not finished.
-    pub in_flight: u32,
-    /// Requests of this gateway the endpoint's last scrape cannot have seen.
-    pub sent_since_scrape: u32,
-    pub signals: &'a Signals,
-}
+mod gie;
+mod lora_chain;
+mod predicted;
+mod prefix_hash;
 
 /// Why nothing can be chosen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unschedulable {
     #[error("no endpoint is ready")]
     NoEndpoints,
+    /// Every endpoint is saturated, and the request may be refused.
+    #[error("every endpoint is saturated")]
+    Shed,
 }
 
 /// Ranks the candidates for one request.
@@ -34,6 +30,7 @@ pub enum Unschedulable {
 /// bursts that see the same numbers do not all go the same way.
 pub fn schedule(
     policy: Policy,
+    request: &InferenceRequest<'_>,
     candidates: &[Candidate<'_>],
     now: Duration,
     mut chance: Chance,
@@ -42,14 +39,40 @@ pub fn schedule(
         return Err(Unschedulable::NoEndpoints);
     }
     let (costs, reason) = match policy {
+        Policy::Predicted => (predicted::costs(candidates), Reason::Load),
         Policy::RoundRobin => (turn_costs(candidates.len(), chance.turn), Reason::Turn),
         Policy::Random => (vec![Cost::default(); candidates.len()], Reason::Random),
         Policy::LeastRequest => (in_flight_costs(candidates), Reason::Load),
         Policy::QueueKv => queue_kv_costs(candidates, now, |_| 0),
         Policy::QueueKvLocal => queue_kv_costs(candidates, now, |c| c.sent_since_scrape),
+        Policy::PrefixHash => prefix_hash::costs(candidates),
+        Policy::GieDefault => (gie::costs(request, candidates, now), Reason::Load),
+        Policy::LoraChain => lora_chain::costs(request, candidates, now)?,
     };
-    let reason = if candidates.len() == 1 { Reason::Only } else { reason };
-    Ok(Decision { choices: cheapest(&costs, &mut chance), reason, costs })
+    let choices = match policy {
+        Policy::Predicted => predicted::choices(&costs, &mut chance),
+        _ => cheapest(&costs, &mut chance),
+    };
+    let reason = match policy {
+        _ if candidates.len() == 1 => Reason::Only,
+        Policy::Predicted | Policy::GieDefault => advantage(candidates, choices[0]),
+        _ => reason,
+    };
+    Ok(Decision { choices, reason, costs })
+}
+
+/// Whether the chosen candidate has of the prompt, or the adapter, what some other has not.
+fn advantage(candidates: &[Candidate<'_>], chosen: usize) -> Reason {
+    let has_adapter =
+        |c: &Candidate<'_>| matches!(c.adapter, AdapterFit::Active | AdapterFit::Resident);
+    let cached = candidates[chosen].cached_blocks;
+    if candidates.iter().any(|candidate| candidate.cached_blocks < cached) {
+        Reason::Prefix
+    } else if has_adapter(&candidates[chosen]) && !candidates.iter().all(has_adapter) {
+        Reason::Adapter
+    } else {
+        Reason::Load
+    }
 }
 
 /// The distance of each candidate from the one whose turn it is.
@@ -71,24 +94,32 @@ fn queue_kv_costs(
     now: Duration,
     unseen: impl Fn(&Candidate<'_>) -> u32,
 ) -> (Vec<Cost>, Reason) {
-    let queues = filled(candidates, |c| {
-        let waiting = c.signals.waiting?.fresh(now, SIGNAL_AGE_MAX)?;
-        Some(f64::from(waiting) + f64::from(unseen(c)))
-    });
+    let queues = filled(candidates, |c| Some(waiting(c, now)? + f64::from(unseen(c))));
     let Some(queues) = queues else { return (in_flight_costs(candidates), Reason::Fallback) };
-    let usages = filled(candidates, |c| c.signals.kv_usage?.fresh(now, SIGNAL_AGE_MAX))
-        .unwrap_or_else(|| vec![0.0; candidates.len()]);
-
-    let shortest = queues.iter().copied().fold(f64::INFINITY, f64::min);
-    let longest = queues.iter().copied().fold(0.0, f64::max);
-    let span = longest - shortest;
-    let scaled = |queue: f64| if span > 0.0 { (queue - shortest) / span } else { 0.0 };
-    let costs = queues
-        .iter()
+    let usages =
+        filled(candidates, |c| kv_usage(c, now)).unwrap_or_else(|| vec![0.0; candidates.len()]);
+    let costs = scaled(&queues)
         .zip(&usages)
-        .map(|(&queue, &usage)| Cost::of([("queue", scaled(queue)), ("kv", usage)]))
+        .map(|(queue, &usage)| Cost::of([("queue", queue), ("kv", usage)]))
         .collect();
     (costs, Reason::Load)
+}
+
+/// Requests in the endpoint's queue, if that was heard lately.
+fn waiting(candidate: &Candidate<'_>, now: Duration) -> Option<f64> {
+    Some(f64::from(candidate.signals.waiting?.fresh(now, SIGNAL_AGE_MAX)?))
+}
+
+/// Share of the endpoint's KV cache in use, if that was heard lately.
+fn kv_usage(candidate: &Candidate<'_>, now: Duration) -> Option<f64> {
+    candidate.signals.kv_usage?.fresh(now, SIGNAL_AGE_MAX)
+}
+
+/// Each value's place between the least, 0, and the greatest, 1; 0 for all if all are equal.
+fn scaled(values: &[f64]) -> impl Iterator<Item = f64> {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let span = values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - least;
+    values.iter().map(move |value| if span > 0.0 { (value - least) / span } else { 0.0 })
 }
 
 /// One value a candidate, the unknown ones filled by the mean of the known; `None` if all are

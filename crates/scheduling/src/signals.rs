@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+/// Signals older than this are unknown. Five scrapes at the default interval: a lost scrape or two
+/// changes nothing, a dead metrics page does.
+pub(crate) const SIGNAL_AGE_MAX: Duration = Duration::from_secs(5);
+
 /// A value and when it was heard, on the process's monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reading<T> {

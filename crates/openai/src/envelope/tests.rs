@@ -331,3 +331,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_prompt_is_what_the_operation_asks_about() {
+    let prompt = |operation: Operation, body: &str| {
+        let envelope = Envelope::parse(operation, body.as_bytes()).unwrap();
+        let before: Vec<&[u8]> = envelope.before_prompt(body.as_bytes()).collect();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let before: Vec<String> = before.into_iter().map(text).collect();
+        (text(envelope.prompt(body.as_bytes())), before.join("|"))
+    };
+    for (operation, body, expected, before) in [
+        (Operation::Completions, r#"{"model":"m","prompt":"say \"hi\""}"#, r#"say \"hi\""#, "||"),
+        (Operation::Completions, r#"{"prompt":[1, 2],"cache_salt":"s"}"#, "1, 2", r#"||"s""#),
+        (Operation::Completions, r#"{"messages":[{"role":"user"}]}"#, "", "||"),
+        (Operation::Completions, r#"{"prompt":null}"#, "null", "||"),
+        (
+            Operation::ChatCompletions,
+            r#"{"tools":[{}],"messages":[{"role":"user","content":"a"}],"prompt":"b"}"#,
+            r#"{"role":"user","content":"a"}"#,
+            "[{}]||",
+        ),
+        (Operation::Messages, r#"{"system":"be kind","messages":[]}"#, "", r#"|"be kind"|"#),
+        (Operation::Responses, r#"{"input":"a","instructions":"b"}"#, "a", r#"|"b"|"#),
+        (Operation::Embeddings, r#"{"input":"a"}"#, "", "||"),
+    ] {
+        assert_eq!(prompt(operation, body), (expected.to_owned(), before.to_owned()), "{body}");
+    }
+}

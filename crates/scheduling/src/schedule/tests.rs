@@ -1,63 +1,144 @@
-use std::{collections::BTreeMap, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::Reading;
+use crate::{AdapterFit, EndpointId, Load, Reading, Signals, Speed};
 
 const NOW: Duration = Duration::from_secs(100);
 
 /// `east in_flight=2 sent=1 waiting=3 kv=0.5 age=9`, one candidate a `|`.
 fn check(policy: Policy, turn: u64, candidates: &str, expected: &[&str]) {
     let parsed = parse(candidates);
-    let firsts: Vec<String> = (0..64)
+    let request = InferenceRequest::default();
+    let mut seen: Vec<&str> = (0..64)
         .map(|seed| {
-            let decision = decide(policy, &parsed, Chance::new(turn, seed));
-            parsed[decision.choices[0]].0.to_string()
+            let decision = decide(policy, &request, &parsed, Chance::new(turn, seed)).unwrap();
+            parsed[decision.choices[0]].id.as_str()
         })
         .collect();
-    let mut seen: Vec<&str> = firsts.iter().map(String::as_str).collect();
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen, expected, "{policy} over {candidates}");
 }
 
-type Parsed = Vec<(EndpointId, u32, u32, Signals)>;
-
-fn parse(text: &str) -> Parsed {
-    text.split('|')
-        .map(|line| {
-            let mut words = line.split_whitespace();
-            let id = EndpointId::new(words.next().unwrap());
-            let fields: BTreeMap<&str, f64> = words
-                .map(|word| word.split_once('=').unwrap())
-                .map(|(key, value)| (key, value.parse().unwrap()))
-                .collect();
-            let get = |key: &str| fields.get(key).copied();
-            let age = Duration::from_secs_f64(get("age").unwrap_or(0.0));
-            let heard = NOW.checked_sub(age).unwrap();
-            let whole = |value: f64| u32::from_str(&value.to_string()).unwrap();
-            let signals = Signals {
-                waiting: get("waiting").map(|value| Reading { value: whole(value), heard }),
-                kv_usage: get("kv").map(|value| Reading { value, heard }),
-                ..Signals::default()
-            };
-            (id, get("in_flight").map_or(0, whole), get("sent").map_or(0, whole), signals)
-        })
-        .collect()
+/// A candidate as the tables below write it.
+pub(super) struct Parsed {
+    pub(super) id: EndpointId,
+    signals: Signals,
+    fields: BTreeMap<String, String>,
 }
 
-fn decide(policy: Policy, parsed: &Parsed, chance: Chance) -> Decision {
-    let candidates: Vec<Candidate<'_>> = parsed
-        .iter()
-        .map(|(id, in_flight, sent, signals)| Candidate {
-            id,
-            in_flight: *in_flight,
-            sent_since_scrape: *sent,
-            signals,
-        })
-        .collect();
-    schedule(policy, &candidates, NOW, chance).unwrap()
+pub(super) fn parse(text: &str) -> Vec<Parsed> {
+    text.split('|').map(Parsed::new).collect()
+}
+
+impl Parsed {
+    fn new(line: &str) -> Self {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        let id = EndpointId::new(words.next().unwrap());
+        let pair = |word: String| {
+            let (key, value) = word.split_once('=').unwrap();
+            (key.to_owned(), value.to_owned())
+        };
+        let mut parsed =
+            Self { id, signals: Signals::default(), fields: words.map(pair).collect() };
+        let age = Duration::from_secs_f64(parsed.number("age").unwrap_or(0.0));
+        let heard = NOW.checked_sub(age).unwrap();
+        let running = (0..parsed.whole("adapters").unwrap_or(0)).map(|n| format!("adapter-{n}"));
+        let running: BTreeSet<String> = running.collect();
+        parsed.signals = Signals {
+            waiting: parsed.whole("waiting").map(|value| Reading { value, heard }),
+            kv_usage: parsed.number("kv").map(|value| Reading { value, heard }),
+            adapters_max: parsed.whole("slots").map(|value| Reading { value, heard }),
+            running_adapters: (!running.is_empty()).then(|| Arc::new(running)),
+            ..Signals::default()
+        };
+        parsed
+    }
+
+    fn field<T: FromStr>(&self, key: &str) -> Option<T> {
+        let value = self.fields.get(key)?;
+        Some(value.parse().unwrap_or_else(|_| panic!("{key}={value}")))
+    }
+
+    fn whole(&self, key: &str) -> Option<u32> {
+        self.field(key)
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self.field(key)
+    }
+
+    /// With the speed of a 7B model on a mid-range GPU and answers of 100 tokens.
+    fn candidate(&self) -> Candidate<'_> {
+        let number = |key: &str| self.number(key).unwrap_or(0.0);
+        let whole = |key: &str| self.whole(key).unwrap_or(0);
+        Candidate {
+            in_flight: whole("in_flight"),
+            sent_since_scrape: whole("sent"),
+            load: Load {
+                prefill_tokens: number("prefill"),
+                kv_tokens: number("kv_tokens"),
+                kv_variance: number("variance"),
+                context_tokens: number("context"),
+                foreign_kv_tokens: number("foreign_kv"),
+                foreign_requests: number("foreign"),
+                kv_capacity: self.number("capacity"),
+            },
+            cached_blocks: whole("cached"),
+            uncached_tokens: self.number("uncached").unwrap_or(1.0),
+            adapter: match self.fields.get("fit").map(String::as_str) {
+                None => AdapterFit::Base,
+                Some("active") => AdapterFit::Active,
+                Some("resident") => AdapterFit::Resident,
+                Some("room") => AdapterFit::Room,
+                Some("full") => AdapterFit::Full,
+                Some(other) => panic!("fit={other}"),
+            },
+            adapter_pressure: number("pressure"),
+            adapter_listed: whole("listed") > 0,
+            ring_rank: whole("ring"),
+            speed: Speed {
+                prefill_token_seconds: 1e-4,
+                step_seconds: 0.03,
+                context_token_seconds: 1e-6,
+                output_tokens: 100.0,
+            },
+            ..Candidate::new(&self.id, &self.signals)
+        }
+    }
+}
+
+pub(super) fn decide(
+    policy: Policy,
+    request: &InferenceRequest<'_>,
+    parsed: &[Parsed],
+    chance: Chance,
+) -> Result<Decision, Unschedulable> {
+    let candidates: Vec<Candidate<'_>> = parsed.iter().map(Parsed::candidate).collect();
+    schedule(policy, request, &candidates, NOW, chance)
+}
+
+/// Who comes first over many dice, in order, and the costs.
+pub(super) fn firsts(
+    policy: Policy,
+    request: &InferenceRequest<'_>,
+    candidates: &str,
+) -> Result<(String, Vec<f64>), Unschedulable> {
+    let parsed = parse(candidates);
+    let mut firsts = BTreeSet::new();
+    let mut costs = Vec::new();
+    for seed in 0..64 {
+        let decision = decide(policy, request, &parsed, Chance::new(0, seed))?;
+        firsts.insert(parsed[decision.choices[0]].id.to_string());
+        costs = decision.costs.iter().map(Cost::total).collect();
+    }
+    Ok((firsts.into_iter().collect::<Vec<_>>().join(" "), costs))
 }
 
 #[test]
@@ -106,14 +187,19 @@ fn own_counts_decide_where_every_signal_is_unknown() {
 #[test]
 fn nobody_to_choose_is_an_error() {
     let chance = Chance::new(0, 0);
-    assert_eq!(schedule(Policy::Random, &[], NOW, chance).unwrap_err(), Unschedulable::NoEndpoints);
+    assert_eq!(
+        schedule(Policy::Random, &InferenceRequest::default(), &[], NOW, chance).unwrap_err(),
+        Unschedulable::NoEndpoints
+    );
 }
 
 #[test]
 fn the_choice_is_followed_by_the_next_best() {
     let parsed = parse("a in_flight=3 | b in_flight=0 | c in_flight=1 | d in_flight=2");
+    let request = InferenceRequest::default();
     for seed in 0..20 {
-        let decision = decide(Policy::LeastRequest, &parsed, Chance::new(0, seed));
+        let chance = Chance::new(0, seed);
+        let decision = decide(Policy::LeastRequest, &request, &parsed, chance).unwrap();
         assert_eq!(decision.choices.as_slice(), [1, 2, 3]);
     }
 }
@@ -126,20 +212,16 @@ proptest! {
         seed: u64,
         which in 0usize..Policy::ALL.len(),
     ) {
-        let parsed: Parsed = loads
-            .iter()
-            .enumerate()
-            .map(|(index, &(in_flight, sent, waiting))| {
-                let signals = Signals {
-                    waiting: waiting.map(|value| Reading { value, heard: NOW }),
-                    ..Signals::default()
-                };
-                (EndpointId::new(format!("e{index}")), in_flight, sent, signals)
-            })
-            .collect();
+        let candidate = |(index, &(in_flight, sent, waiting)): (usize, &(u32, u32, Option<u32>))| {
+            let waiting = waiting.map(|waiting| format!("waiting={waiting}")).unwrap_or_default();
+            Parsed::new(&format!("e{index} in_flight={in_flight} sent={sent} {waiting}"))
+        };
+        let parsed: Vec<Parsed> = loads.iter().enumerate().map(candidate).collect();
         let policy = Policy::ALL[which];
-        let decision = decide(policy, &parsed, Chance::new(turn, seed));
-        prop_assert_eq!(&decision, &decide(policy, &parsed, Chance::new(turn, seed)));
+        let request = InferenceRequest::default();
+        let decide = || decide(policy, &request, &parsed, Chance::new(turn, seed)).unwrap();
+        let decision = decide();
+        prop_assert_eq!(&decision, &decide());
         prop_assert_eq!(decision.choices.len(), parsed.len().min(CHOICES_MAX));
         let mut distinct = decision.choices.clone();
         distinct.sort_unstable();

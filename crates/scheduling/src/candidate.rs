@@ -1,0 +1,95 @@
+//! What a policy may know of an endpoint.
+
+use crate::{EndpointId, Signals};
+
+/// Everything a policy may know of an endpoint that could answer. A new signal is a new field.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    pub id: &'a EndpointId,
+    pub signals: &'a Signals,
+    /// Requests of this gateway the endpoint has not finished.
+    pub in_flight: u32,
+    /// Requests of this gateway the endpoint's last scrape cannot have seen.
+    pub sent_since_scrape: u32,
+    pub load: Load,
+    /// Leading blocks of the request's prompt believed to be in the endpoint's cache.
+    pub cached_blocks: u32,
+    /// Prompt tokens that therefore have to be computed, one at the least.
+    pub uncached_tokens: f64,
+    pub adapter: AdapterFit,
+    /// Adapters that would then be in use there, over its slots.
+    pub adapter_pressure: f64,
+    /// The endpoint's own list of adapters, as last scraped, has the request's.
+    pub adapter_listed: bool,
+    /// How many other endpoints come before it on the hash ring, seen from the request's prefix. Only `prefix-hash` asks.
+    pub ring_rank: u32,
+    pub speed: Speed,
+}
+
+impl<'a> Candidate<'a> {
+    /// An endpoint on which this gateway has nothing.
+    pub fn new(id: &'a EndpointId, signals: &'a Signals) -> Self {
+        Self {
+            id,
+            signals,
+            in_flight: 0,
+            sent_since_scrape: 0,
+            load: Load::default(),
+            cached_blocks: 0,
+            uncached_tokens: 1.0,
+            adapter: AdapterFit::Base,
+            adapter_pressure: 0.0,
+            adapter_listed: false,
+            ring_rank: 0,
+            speed: Speed::default(),
+        }
+    }
+}
+
+/// Work of an endpoint in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Prompt tokens this gateway has sent that are not cached there and have no first token yet.
+    pub prefill_tokens: f64,
+    /// KV tokens that this gateway's requests hold or are going to.
+    pub kv_tokens: f64,
+    /// How far that may be off: the variance of what answers will still grow by.
+    pub kv_variance: f64,
+    /// Tokens of this gateway's requests there, prompts and expected answers, cached or not.
+    pub context_tokens: f64,
+    /// KV tokens of others, as of the last scrape.
+    pub foreign_kv_tokens: f64,
+    /// Requests of others, as of the last scrape.
+    pub foreign_requests: f64,
+    /// Tokens the KV cache holds, if the endpoint has told.
+    pub kv_capacity: Option<f64>,
+}
+
+/// How an adapter stands on an endpoint.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AdapterFit {
+    /// None is wanted.
+    #[default]
+    Base,
+    /// A request of this gateway uses it there now.
+    Active,
+    /// It is believed to be in a slot that nobody uses at the moment.
+    Resident,
+    /// It is not there, and a slot has no request.
+    Room,
+    /// All slots have requests of other adapters.
+    Full,
+}
+
+/// What was learned of an endpoint's speed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Speed {
+    /// Seconds a token of prompt takes.
+    pub prefill_token_seconds: f64,
+    /// Seconds a step takes without any context, a step being the time between two tokens of each answer.
+    pub step_seconds: f64,
+    /// Seconds a token of context in flight adds to each step.
+    pub context_token_seconds: f64,
+    /// Tokens an answer has.
+    pub output_tokens: f64,
+}

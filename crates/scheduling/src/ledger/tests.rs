@@ -1,0 +1,565 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::Reading;
+
+const NOW: Duration = Duration::from_secs(100);
+/// A prompt of a thousand tokens, as long as nothing else is known of tokens.
+const PROMPT_BYTES: u64 = 4_000;
+const CAPACITY_BLOCKS: u64 = 10_001;
+
+/// A ledger of endpoints, none of which has said anything.
+struct Pool {
+    ledger: Ledger,
+    slots: Vec<Slot>,
+    turn: u64,
+}
+
+impl Pool {
+    fn new(endpoints: usize) -> Self {
+        let mut ledger = Ledger::default();
+        let slots = (0..endpoints).map(|index| ledger.add(&name(index))).collect();
+        Self { ledger, slots, turn: 0 }
+    }
+
+    fn pick(&mut self, policy: Policy, request: &InferenceRequest<'_>) -> (Decision, Claim) {
+        let slots = self.slots.clone();
+        self.pick_of(policy, request, &slots)
+    }
+
+    fn pick_of(
+        &mut self,
+        policy: Policy,
+        request: &InferenceRequest<'_>,
+        usable: &[Slot],
+    ) -> (Decision, Claim) {
+        self.turn += 1;
+        let chance = Chance::new(self.turn, self.turn);
+        self.ledger.pick(policy, request, usable, NOW, chance).unwrap()
+    }
+
+    /// A decision that leaves nothing behind.
+    fn look(&mut self, policy: Policy, request: &InferenceRequest<'_>, seed: u64) -> Decision {
+        self.ledger.find_prefixes(request.blocks);
+        let adapter = self.ledger.adapter(request);
+        let candidates = self.ledger.candidates(policy, request, adapter, &self.slots, NOW);
+        schedule(policy, request, &candidates, NOW, Chance::new(seed, seed)).unwrap()
+    }
+
+    /// Where a request might go, as indices.
+    fn reachable(&mut self, policy: Policy, request: &InferenceRequest<'_>) -> BTreeSet<usize> {
+        (0..32).map(|seed| self.look(policy, request, seed).choices[0]).collect()
+    }
+
+    fn end(&mut self, claim: Claim) {
+        self.ledger.end(claim, Ending::default());
+    }
+
+    /// The endpoint says that so many requests run, with so much of its KV in use.
+    fn scraped(&mut self, index: usize, mark: ScrapeMark, running: u32, kv_usage: f64) {
+        self.ledger.scraped(self.slots[index], mark, page(running, kv_usage));
+    }
+
+    fn term(&mut self, request: &InferenceRequest<'_>, index: usize, name: &str) -> f64 {
+        let decision = self.look(Policy::Predicted, request, 0);
+        decision.costs[index].0.iter().find(|term| term.name == name).unwrap().value
+    }
+}
+
+fn name(index: usize) -> EndpointId {
+    EndpointId::new(format!("10.0.0.{index}:8000"))
+}
+
+fn page(running: u32, kv_usage: f64) -> Signals {
+    Signals {
+        waiting: Some(Reading { value: 0, heard: NOW }),
+        running: Some(Reading { value: running, heard: NOW }),
+        kv_usage: Some(Reading { value: kv_usage, heard: NOW }),
+        kv_block_tokens: Some(Reading { value: 16, heard: NOW }),
+        kv_blocks: Some(Reading { value: CAPACITY_BLOCKS, heard: NOW }),
+        ..Signals::default()
+    }
+}
+
+fn prompt(bytes: u64) -> InferenceRequest<'static> {
+    InferenceRequest { prompt_bytes: bytes, ..InferenceRequest::default() }
+}
+
+#[test]
+fn simultaneous_picks_on_one_snapshot_spread() {
+    for policy in [Policy::Predicted, Policy::QueueKvLocal, Policy::LeastRequest] {
+        let mut pool = Pool::new(8);
+        for index in 0..8 {
+            pool.scraped(index, ScrapeMark::NOTHING, 0, 0.0);
+        }
+        for round in 1..=3 {
+            let claims: Vec<Claim> =
+                (0..8).map(|_| pool.pick(policy, &prompt(PROMPT_BYTES)).1).collect();
+            assert_eq!(claims.len(), 8);
+            let in_flight: Vec<u32> =
+                pool.slots.iter().map(|slot| pool.ledger.in_flight(*slot)).collect();
+            assert_eq!(in_flight, [round; 8], "{policy}");
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_reads_only_pages_sends_a_burst_to_one_endpoint() {
+    let mut pool = Pool::new(4);
+    for index in 0..4 {
+        pool.scraped(index, ScrapeMark::NOTHING, 0, if index == 2 { 0.1 } else { 0.2 });
+    }
+    for _ in 0..12 {
+        let (decision, _claim) = pool.pick(Policy::QueueKv, &prompt(PROMPT_BYTES));
+        assert_eq!(decision.choices[0], 2);
+    }
+}
+
+/// On one endpoint `p` picks, `m` marks, `s` scrapes with the last mark and `e` ends the oldest; then what is in flight, and
+/// what of it the last scrape cannot have seen.
+fn check(events: &str, in_flight: u32, unseen: u32) {
+    let mut pool = Pool::new(1);
+    let (mut claims, mut mark) = (std::collections::VecDeque::new(), ScrapeMark::NOTHING);
+    for event in events.chars() {
+        match event {
+            'p' => claims.push_back(pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES)).1),
+            'm' => mark = pool.ledger.mark(pool.slots[0]),
+            's' => pool.scraped(0, mark, 0, 0.0),
+            'e' => {
+                let claim = claims.pop_front().unwrap();
+                pool.end(claim);
+            }
+            other => panic!("{other}"),
+        }
+    }
+    let slot = pool.slots[0];
+    let counted = (pool.ledger.in_flight(slot), pool.ledger.sent_since_scrape(slot));
+    assert_eq!(counted, (in_flight, unseen), "{events}");
+}
+
+#[test]
+fn what_was_sent_before_a_scrape_is_seen_by_it_and_what_came_while_it_was_under_way_is_not() {
+    check("ppp", 3, 3);
+    check("ppms", 2, 0);
+    check("ppmps", 3, 1);
+    check("mpps", 2, 2);
+    check("ppmspp", 4, 2);
+}
+
+#[test]
+fn what_was_sent_since_and_has_ended_is_no_load() {
+    check("mspppee", 1, 1);
+    check("pmspe", 1, 1);
+    check("mspe", 0, 0);
+}
+
+#[test]
+fn a_prompt_is_pending_until_its_first_token() {
+    let mut pool = Pool::new(1);
+    let slot = pool.slots[0];
+    let (_, mut one) = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
+    let (_, two) = pool.pick(Policy::Predicted, &prompt(2 * PROMPT_BYTES));
+    let pending = |pool: &Pool| pool.ledger.prefill_tokens_pending(slot);
+    assert!((pending(&pool) - 3_000.0).abs() < 1e-6);
+    pool.ledger.tokens(&mut one, 1, NOW + Duration::from_millis(500));
+    assert!((pending(&pool) - 2_000.0).abs() < 1e-6);
+    assert_eq!(pool.ledger.predicted_ttft_seconds(slot), Some(0.5));
+    pool.ledger.tokens(&mut one, 1, NOW + Duration::from_millis(530));
+    pool.end(one);
+    assert!((pending(&pool) - 2_000.0).abs() < 1e-6);
+    pool.end(two);
+    assert_eq!((pool.ledger.in_flight(slot), pending(&pool)), (0, 0.0));
+}
+
+#[test]
+fn a_request_that_goes_on_elsewhere_is_charged_there_with_its_whole_prompt() {
+    let mut pool = Pool::new(2);
+    let (first, second) = (pool.slots[0], pool.slots[1]);
+    let (_, claim) = pool.pick_of(Policy::Predicted, &prompt(PROMPT_BYTES), &[first]);
+    let claim = pool.ledger.advance(claim, second, NOW);
+    assert_eq!(claim.slot(), second);
+    assert_eq!((pool.ledger.in_flight(first), pool.ledger.in_flight(second)), (0, 1));
+    assert!(pool.ledger.prefill_tokens_pending(first).abs() < 1e-9);
+    assert!((pool.ledger.prefill_tokens_pending(second) - 1_000.0).abs() < 1e-6);
+    pool.end(claim);
+    assert!(pool.ledger.prefill_tokens_pending(second).abs() < 1e-9);
+}
+
+#[test]
+fn a_page_that_shows_more_than_ours_makes_predicted_go_elsewhere() {
+    let mut pool = Pool::new(2);
+    let request = prompt(PROMPT_BYTES);
+    pool.scraped(1, ScrapeMark::NOTHING, 0, 0.0);
+    pool.scraped(0, ScrapeMark::NOTHING, 0, 0.0);
+    assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([0, 1]));
+    pool.scraped(0, ScrapeMark::NOTHING, 100, 0.95);
+    assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([1]));
+    pool.scraped(0, ScrapeMark::NOTHING, 0, 0.0);
+    assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([0, 1]));
+}
+
+#[test]
+fn a_page_that_shows_only_what_is_ours_changes_nothing() {
+    let mut pool = Pool::new(2);
+    let request = prompt(PROMPT_BYTES);
+    pool.scraped(0, ScrapeMark::NOTHING, 0, 0.0);
+    pool.scraped(1, ScrapeMark::NOTHING, 0, 0.0);
+    for index in [0, 1].repeat(6) {
+        let slot = pool.slots[index];
+        let _ = pool.pick_of(Policy::Predicted, &request, &[slot]);
+    }
+    let before = pool.look(Policy::Predicted, &request, 0).costs;
+    let mark = pool.ledger.mark(pool.slots[0]);
+    // Prompts of a thousand tokens, half of whose answers is there.
+    pool.scraped(0, mark, 6, 6.0 * 1_064.0 / 160_000.0);
+    let after = pool.look(Policy::Predicted, &request, 0).costs;
+    assert_eq!(before, after);
+    assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([0, 1]));
+}
+
+#[test]
+fn how_many_bytes_a_token_has_is_learned_from_what_endpoints_count() {
+    let mut pool = Pool::new(1);
+    let slot = pool.slots[0];
+    let (_, claim) = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
+    assert!((pool.ledger.prefill_tokens_pending(slot) - 1_000.0).abs() < 1e-6);
+    let counted = Ending { complete: true, prompt_tokens: Some(2_000), output_tokens: Some(10) };
+    pool.ledger.end(claim, counted);
+    let (_, claim) = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
+    assert!((pool.ledger.prefill_tokens_pending(slot) - 2_000.0).abs() < 1e-6);
+    pool.ledger.end(claim, Ending { prompt_tokens: Some(0), ..counted });
+    let (_, claim) = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
+    assert!((pool.ledger.prefill_tokens_pending(slot) - 2_000.0).abs() < 1e-6);
+    pool.end(claim);
+}
+
+#[test]
+fn how_long_answers_are_is_learned_from_those_that_are_whole() {
+    let mut pool = Pool::new(1);
+    let request = prompt(PROMPT_BYTES);
+    let before = pool.term(&request, 0, "decode");
+    for complete in [false, true] {
+        let (_, mut claim) = pool.pick(Policy::Predicted, &request);
+        for step in 0..1_280u32 {
+            let now = NOW + Duration::from_millis(30) * step;
+            pool.ledger.tokens(&mut claim, 1, now);
+        }
+        pool.ledger.end(claim, Ending { complete, ..Ending::default() });
+        let longer = pool.term(&request, 0, "decode") / before;
+        let expected = if complete { 10.0 } else { 1.0 };
+        assert!((longer / expected - 1.0).abs() < 0.05, "{complete}: {longer}");
+    }
+}
+
+#[test]
+fn a_model_is_an_adapter_once_an_endpoint_has_listed_it() {
+    let mut pool = Pool::new(2);
+    let request = InferenceRequest { model: Some("haiku"), ..prompt(PROMPT_BYTES) };
+    assert!(pool.term(&request, 0, "adapter").abs() < 1e-9);
+    let listed = Arc::new(BTreeSet::from(["haiku".to_owned()]));
+    let signals = Signals { running_adapters: Some(listed), ..page(0, 0.0) };
+    pool.ledger.scraped(pool.slots[1], ScrapeMark::NOTHING, signals);
+    assert!(pool.term(&request, 0, "adapter") > 0.0);
+    let other = InferenceRequest { model: Some("base"), ..request };
+    assert!(pool.term(&other, 0, "adapter").abs() < 1e-9);
+    let slot = pool.slots[0];
+    let _ = pool.pick_of(Policy::Predicted, &request, &[slot]);
+    assert!(pool.term(&request, 0, "adapter").abs() < 1e-9, "it is in use there");
+    assert!(pool.term(&request, 1, "adapter") > 0.0);
+}
+
+#[test]
+fn an_endpoint_that_lists_the_adapter_is_where_lora_chain_goes() {
+    let mut pool = Pool::new(3);
+    let listed = Arc::new(BTreeSet::from(["haiku".to_owned()]));
+    let signals = Signals { running_adapters: Some(listed), ..page(5, 0.5) };
+    pool.ledger.scraped(pool.slots[1], ScrapeMark::NOTHING, signals);
+    let request = InferenceRequest { model: Some("haiku"), ..prompt(PROMPT_BYTES) };
+    assert_eq!(pool.reachable(Policy::LoraChain, &request), BTreeSet::from([1]));
+    assert_eq!(pool.reachable(Policy::LoraChain, &prompt(PROMPT_BYTES)).len(), 3);
+}
+
+fn blocks(root: u64) -> Vec<u64> {
+    let mut blocks = Vec::new();
+    crate::hash_blocks(root, &[5; 4_000], &mut blocks);
+    blocks
+}
+
+#[test]
+fn a_prompt_goes_where_it_was_before_unless_that_is_far_busier() {
+    let blocks = blocks(1);
+    let request = InferenceRequest { blocks: &blocks, ..prompt(PROMPT_BYTES) };
+    let mut pool = Pool::new(3);
+    let holder = pool.slots[1];
+    let (_, claim) = pool.pick_of(Policy::Predicted, &request, &[holder]);
+    assert!((pool.ledger.prefill_tokens_pending(holder) - 1_000.0).abs() < 1e-6);
+    pool.end(claim);
+    assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([1]));
+    assert_eq!(pool.reachable(Policy::GieDefault, &request), BTreeSet::from([1]));
+    let (_, again) = pool.pick(Policy::Predicted, &request);
+    assert_eq!(again.slot(), holder);
+    assert!(pool.ledger.prefill_tokens_pending(holder) < 50.0, "the last, unfull block");
+    for _ in 0..40 {
+        let _ = pool.pick_of(Policy::Predicted, &prompt(PROMPT_BYTES), &[holder]);
+    }
+    assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([0, 2]));
+}
+
+#[test]
+fn an_endpoint_that_was_restarted_or_has_left_holds_nothing() {
+    let blocks = blocks(1);
+    let request = InferenceRequest { blocks: &blocks, ..prompt(PROMPT_BYTES) };
+    let forgets: [fn(&mut Pool); 2] = [
+        |pool| {
+            // It had counted more before.
+            for counted in [500, 20] {
+                let counted = Some(Reading { value: counted, heard: NOW });
+                let signals = Signals { prompt_tokens: counted, ..Signals::default() };
+                pool.ledger.scraped(pool.slots[1], ScrapeMark::NOTHING, signals);
+            }
+        },
+        |pool| {
+            pool.ledger.remove(&name(1));
+            pool.slots[1] = pool.ledger.add(&name(1));
+        },
+    ];
+    for forget in forgets {
+        let mut pool = Pool::new(2);
+        let holder = pool.slots[1];
+        let (_, claim) = pool.pick_of(Policy::Predicted, &request, &[holder]);
+        pool.end(claim);
+        assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([1]));
+        forget(&mut pool);
+        assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([0, 1]));
+    }
+}
+
+#[test]
+fn prefix_hash_keeps_a_beginning_on_one_endpoint() {
+    let mut pool = Pool::new(4);
+    let mut seen = BTreeSet::new();
+    for prefix in 0..64u64 {
+        let prefix = prefix.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let request = InferenceRequest { prefix, ..prompt(PROMPT_BYTES) };
+        let reached = pool.reachable(Policy::PrefixHash, &request);
+        assert_eq!(reached.len(), 1);
+        seen.extend(reached);
+    }
+    assert_eq!(seen.len(), 4);
+}
+
+/// What may happen to a ledger; numbers are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    Add(usize),
+    Remove(usize),
+    /// From a list of endpoints that may be older than the last change.
+    Pick {
+        policy: usize,
+        model: usize,
+        bytes: u64,
+        stale: bool,
+    },
+    Tokens(usize, u32),
+    End(usize, bool),
+    Advance(usize, usize),
+    Scraped(usize, u32),
+    Release(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let at = 0usize..16;
+    let step = prop_oneof![
+        2 => (0usize..4).prop_map(Step::Add),
+        1 => (0usize..4).prop_map(Step::Remove),
+        6 => (0..Policy::ALL.len(), 0usize..4, 0u64..9_000, any::<bool>())
+            .prop_map(|(policy, model, bytes, stale)| Step::Pick { policy, model, bytes, stale }),
+        4 => (at.clone(), 0u32..300).prop_map(|(claim, tokens)| Step::Tokens(claim, tokens)),
+        4 => (at.clone(), any::<bool>()).prop_map(|(claim, whole)| Step::End(claim, whole)),
+        2 => (at.clone(), at.clone()).prop_map(|(claim, to)| Step::Advance(claim, to)),
+        2 => (at.clone(), 0u32..9).prop_map(|(slot, running)| Step::Scraped(slot, running)),
+        2 => at.prop_map(Step::Release),
+    ];
+    prop::collection::vec(step, 0..120)
+}
+
+/// A ledger beside what it has to come to.
+#[derive(Default)]
+struct Model {
+    ledger: Ledger,
+    members: BTreeMap<EndpointId, Slot>,
+    /// Slots given and not released, as gateways with an older list still name them.
+    named: Vec<Slot>,
+    holds: BTreeMap<Slot, u32>,
+    claims: Vec<Claim>,
+    turn: u64,
+    now: Duration,
+    decisions: Vec<Decision>,
+}
+
+impl Model {
+    fn step(&mut self, step: &Step) {
+        self.now += Duration::from_millis(7);
+        match *step {
+            Step::Add(index) => self.add(&name(index)),
+            Step::Remove(index) => {
+                self.members.remove(&name(index));
+                self.ledger.remove(&name(index));
+            }
+            Step::Pick { policy, model, bytes, stale } => {
+                let members: Vec<Slot> = self.members.values().copied().collect();
+                let usable = if stale { self.named.clone() } else { members };
+                self.pick(Policy::ALL[policy], model, bytes, &usable);
+            }
+            Step::Tokens(at, tokens) => {
+                if let Some(claim) = pick_of(&mut self.claims, at) {
+                    self.ledger.tokens(claim, tokens, self.now);
+                }
+            }
+            Step::End(at, complete) if !self.claims.is_empty() => {
+                let claim = self.claims.swap_remove(at % self.claims.len());
+                let ending = Ending { complete, prompt_tokens: Some(90), output_tokens: None };
+                self.ledger.end(claim, ending);
+            }
+            Step::Advance(at, to) if !self.claims.is_empty() => {
+                let claim = self.claims.swap_remove(at % self.claims.len());
+                let Some(to) = pick_of(&mut self.named, to).copied() else { return };
+                self.claims.push(self.ledger.advance(claim, to, self.now));
+            }
+            Step::Scraped(at, running) => {
+                if let Some(slot) = pick_of(&mut self.named, at).copied() {
+                    let mark = self.ledger.mark(slot);
+                    let adapters = (0..running % 3).map(|n| format!("adapter-{n}")).collect();
+                    let signals = Signals {
+                        running_adapters: Some(Arc::new(adapters)),
+                        ..page(running, f64::from(running) / 10.0)
+                    };
+                    self.ledger.scraped(slot, mark, signals);
+                }
+            }
+            Step::Release(at) => {
+                if let Some(slot) = pick_of(&mut self.named, at).copied() {
+                    self.release(slot);
+                }
+            }
+            Step::End(..) | Step::Advance(..) => {}
+        }
+    }
+
+    /// The last that names a slot is gone, unless it is a member's or something is charged to it.
+    fn release(&mut self, slot: Slot) {
+        let used = self.members.values().any(|member| *member == slot)
+            || self.claims.iter().any(|claim| claim.slot() == slot);
+        if !used {
+            self.named.retain(|named| *named != slot);
+            for _ in 0..self.holds.remove(&slot).unwrap_or(0) {
+                self.ledger.release(slot);
+            }
+        }
+    }
+
+    fn add(&mut self, id: &EndpointId) {
+        let slot = self.ledger.add(id);
+        *self.holds.entry(slot).or_default() += 1;
+        if self.members.insert(id.clone(), slot).is_none() {
+            assert!(self.claims.iter().all(|claim| claim.slot() != slot), "given while claimed");
+            let others = self.members.iter().filter(|(other, _)| *other != id);
+            assert!(others.map(|(_, other)| *other).all(|other| other != slot), "given twice");
+        }
+        if !self.named.contains(&slot) {
+            self.named.push(slot);
+        }
+    }
+
+    fn pick(&mut self, policy: Policy, model: usize, bytes: u64, usable: &[Slot]) {
+        self.turn += 1;
+        let mut blocks = Vec::new();
+        crate::hash_blocks(0, &vec![1; usize::try_from(bytes).unwrap()], &mut blocks);
+        let models = ["base", "adapter-0", "adapter-1", "adapter-2"];
+        let request = InferenceRequest {
+            model: Some(models[model]),
+            prompt_bytes: bytes,
+            blocks: &blocks,
+            prefix: bytes,
+            sheddable: false,
+        };
+        let chance = Chance::new(self.turn, self.turn);
+        match self.ledger.pick(policy, &request, usable, self.now, chance) {
+            Ok((decision, claim)) => {
+                assert_eq!(claim.slot(), usable[decision.choices[0]]);
+                self.decisions.push(decision);
+                self.claims.push(claim);
+            }
+            Err(why) => assert!(usable.is_empty(), "{why}"),
+        }
+    }
+
+    fn verify(&self) {
+        for slot in &self.named {
+            let charged = self.claims.iter().filter(|claim| claim.slot() == *slot).count();
+            assert_eq!(self.ledger.in_flight(*slot) as usize, charged);
+            assert!(self.ledger.sent_since_scrape(*slot) as usize <= charged);
+            assert!(self.ledger.prefill_tokens_pending(*slot) > -1e-6);
+        }
+    }
+
+    fn run(steps: &[Step]) -> Self {
+        let mut model = Self::default();
+        for step in steps {
+            model.step(step);
+            model.verify();
+        }
+        while let Some(claim) = model.claims.pop() {
+            model.ledger.end(claim, Ending::default());
+        }
+        model.verify();
+        model
+    }
+}
+
+fn pick_of<T>(list: &mut [T], at: usize) -> Option<&mut T> {
+    let len = list.len().max(1);
+    list.get_mut(at % len)
+}
+
+/// Fewer cases than usual, each being long.
+fn cases() -> ProptestConfig {
+    ProptestConfig { cases: 64, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn whatever_happens_charges_return_to_zero_and_slots_are_not_shared(steps in steps()) {
+        let model = Model::run(&steps);
+        for slot in &model.named {
+            prop_assert_eq!(model.ledger.in_flight(*slot), 0);
+            prop_assert!(model.ledger.prefill_tokens_pending(*slot).abs() < 1e-9);
+            let like = crate::Speed::default();
+            let load = model.ledger.accounts[slot.index()].candidate(0.0, &like).load;
+            let own = (load.prefill_tokens, load.kv_tokens, load.kv_variance, load.context_tokens);
+            prop_assert_eq!(own, (0.0, 0.0, 0.0, 0.0));
+        }
+    }
+
+    #[test]
+    fn equal_calls_give_equal_decisions(steps in steps()) {
+        prop_assert_eq!(Model::run(&steps).decisions, Model::run(&steps).decisions);
+    }
+}
+
+#[test]
+fn what_was_no_text_teaches_nothing_of_text() {
+    for (bytes, tokens) in [(0, 100), (1_000_000, 300)] {
+        let mut pool = Pool::new(1);
+        let (_, claim) = pool.pick(Policy::RoundRobin, &prompt(bytes));
+        let ending = Ending { complete: true, prompt_tokens: Some(tokens), output_tokens: Some(1) };
+        pool.ledger.end(claim, ending);
+        let (_, _claim) = pool.pick(Policy::RoundRobin, &prompt(400));
+        let pending = pool.ledger.prefill_tokens_pending(pool.slots[0]);
+        assert!((pending - 100.0).abs() < 1e-9, "{bytes} bytes: {pending}");
+    }
+}

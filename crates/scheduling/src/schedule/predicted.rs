@@ -1,0 +1,110 @@
+//! `predicted`: the seconds until a request would have its first token, and what it costs the others, summed without
+//! weights.
+
+use smallvec::SmallVec;
+
+use crate::{AdapterFit, CHOICES_MAX, Candidate, Chance, Choices, Cost};
+
+/// Candidates so close to the best are as good, and chance chooses: predictions are not better than that, and gateways
+/// that see the same numbers must not all do the same.
+const BAND_SHARE: f64 = 0.02;
+const BAND_SECONDS: f64 = 0.005;
+/// Time to bring an adapter into a free slot; vLLM copies some tens of megabytes.
+const ADAPTER_SWAP_SECONDS: f64 = 0.03;
+
+pub(super) fn costs(candidates: &[Candidate<'_>]) -> Vec<Cost> {
+    let others = in_flight(candidates);
+    candidates.iter().map(|candidate| cost(candidate, others)).collect()
+}
+
+fn cost(candidate: &Candidate<'_>, others: f64) -> Cost {
+    let Candidate { load, speed, .. } = candidate;
+    let uncached = candidate.uncached_tokens;
+    // A slot that this request takes is one that the next adapter has to wait for: on average until half of a request's
+    // time is over, and the likelier, the fewer are left.
+    let decode = speed.output_tokens * step(candidate);
+    let slot = candidate.adapter_pressure * decode / 2.0;
+    let adapter = match candidate.adapter {
+        AdapterFit::Base | AdapterFit::Active => 0.0,
+        AdapterFit::Resident => slot,
+        AdapterFit::Room => ADAPTER_SWAP_SECONDS + slot,
+        // It waits itself, while requests of the adapters in the slots go on passing it.
+        AdapterFit::Full => ADAPTER_SWAP_SECONDS + 2.0 * slot,
+    };
+    Cost::of([
+        ("kv_wait", kv_wait(uncached + speed.output_tokens, decode, candidate)),
+        ("prefill_ahead", load.prefill_tokens * speed.prefill_token_seconds),
+        ("prefill", uncached * speed.prefill_token_seconds),
+        ("adapter", adapter),
+        // Its own answer, a step a token.
+        ("decode", decode),
+        // While a prompt is computed, nobody else on the machine gets a token.
+        ("stall", others * uncached * speed.prefill_token_seconds),
+    ])
+}
+
+/// Seconds of a step with all the context that is there and on its way.
+fn step(candidate: &Candidate<'_>) -> f64 {
+    let Candidate { load, speed, .. } = candidate;
+    let context = load.context_tokens + load.foreign_kv_tokens;
+    speed.step_seconds + speed.context_token_seconds * context
+}
+
+/// Requests in flight on an endpoint, on average.
+///
+/// The average, not the endpoint's own: what a prompt's computation costs the others is what its time is worth in this pool,
+/// and must not make a busy endpoint look worse than its waits already do.
+fn in_flight(candidates: &[Candidate<'_>]) -> f64 {
+    let all: f64 =
+        candidates.iter().map(|c| f64::from(c.in_flight) + c.load.foreign_requests).sum();
+    all / f64::from(u32::try_from(candidates.len()).unwrap_or(u32::MAX)).max(1.0)
+}
+
+/// Seconds until there is room for `need` more KV tokens: what is expected to be missing over the rate at which requests
+/// that end give tokens back, each after `hold` seconds.
+fn kv_wait(need: f64, hold: f64, candidate: &Candidate<'_>) -> f64 {
+    let load = &candidate.load;
+    let taken = load.kv_tokens + load.foreign_kv_tokens;
+    let Some(capacity) = load.kv_capacity.filter(|capacity| *capacity > 0.0) else {
+        return 0.0;
+    };
+    let per_second = taken.max(need) / hold.max(1e-3);
+    expected_excess(taken + need - capacity, load.kv_variance.sqrt()) / per_second
+}
+
+/// E[max(0, X)] for a normal X of this mean and deviation: φ and Φ in the logistic approximation.
+fn expected_excess(mean: f64, deviation: f64) -> f64 {
+    if deviation <= 0.0 {
+        return mean.max(0.0);
+    }
+    // Integral of the logistic function that is closest to Φ.
+    let scale = deviation / 1.702;
+    match mean / scale {
+        x if x > 30.0 => mean,
+        x if x < -30.0 => 0.0,
+        x => scale * x.exp().ln_1p(),
+    }
+}
+
+/// The best, at random among those that are as good; then the next ones in order.
+pub(super) fn choices(costs: &[Cost], chance: &mut Chance) -> Choices {
+    let mut order: SmallVec<[(f64, usize); 16]> =
+        costs.iter().enumerate().map(|(index, cost)| (cost.total(), index)).collect();
+    let best = order.iter().map(|(total, _)| *total).fold(f64::INFINITY, f64::min);
+    let band = best + (best * BAND_SHARE).max(BAND_SECONDS);
+    let within = order.iter().filter(|(total, _)| *total <= band).count();
+    let drawn = chance.below(within);
+    let first =
+        order.iter().filter(|(total, _)| *total <= band).nth(drawn).map(|(_, index)| *index);
+    let count = CHOICES_MAX.min(order.len());
+    if order.len() > CHOICES_MAX {
+        order.select_nth_unstable_by(CHOICES_MAX, |a, b| a.0.total_cmp(&b.0));
+        order.truncate(CHOICES_MAX + 1);
+    }
+    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let rest = order.iter().map(|(_, index)| *index).filter(|index| Some(*index) != first);
+    first.into_iter().chain(rest).take(count).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+use super::*;
+use crate::{
+    InferenceRequest, Policy,
+    schedule::tests::{decide, firsts, parse},
+};
+
+/// Who may be chosen. A step takes 30 ms here, a token of prompt 0.1 ms, an answer 100 tokens.
+fn check(candidates: &str, chosen: &str) {
+    let request = InferenceRequest::default();
+    let (firsts, costs) = firsts(Policy::Predicted, &request, candidates).unwrap();
+    assert_eq!(firsts, chosen, "{candidates}: {costs:?}");
+}
+
+#[test]
+fn a_full_kv_cache_is_avoided_and_an_unknown_one_is_not() {
+    let free = "b uncached=1000 kv_tokens=1000 capacity=9000";
+    check(&format!("a uncached=1000 kv_tokens=9000 capacity=9000 | {free}"), "b");
+    check(&format!("a uncached=1000 foreign_kv=9000 capacity=9000 | {free}"), "b");
+    check(&format!("a uncached=1000 kv_tokens=9000 | {free}"), "a b");
+    check(&format!("a uncached=1000 kv_tokens=90000 capacity=99000 | {free}"), "a b");
+}
+
+#[test]
+fn uncertain_lengths_make_a_nearly_full_cache_worse() {
+    let near = |variance: f64| {
+        format!("a capacity=9000 kv_tokens=8500 variance={variance} | b prefill=700")
+    };
+    check(&near(0.0), "a");
+    check(&near(4e6), "b");
+}
+
+#[test]
+fn prefill_that_is_pending_there_is_waited_for() {
+    check("a prefill=5000 | b", "b");
+    check("a prefill=5000 | b uncached=9000", "a");
+}
+
+#[test]
+fn context_there_makes_every_step_longer() {
+    check("a context=20000 | b context=1000", "b");
+    check("a foreign_kv=20000 | b context=1000", "b");
+}
+
+#[test]
+fn an_adapter_in_use_is_best_then_an_idle_one_then_room_and_a_full_endpoint_last() {
+    let fits = ["active", "resident", "room", "full"];
+    for (at, better) in fits.iter().enumerate() {
+        for worse in &fits[at + 1..] {
+            // A swap alone is less than the band; it shows beside short answers only.
+            let swap = if (*better, *worse) == ("resident", "room") { "a b" } else { "a" };
+            check(&format!("a fit={better} pressure=0.5 | b fit={worse} pressure=0.5"), swap);
+        }
+    }
+    let parsed = parse("a fit=resident pressure=0.5 | b fit=room pressure=0.5");
+    let chance = Chance::new(0, 0);
+    let decision =
+        decide(Policy::Predicted, &InferenceRequest::default(), &parsed, chance).unwrap();
+    assert!(decision.costs[0].total() < decision.costs[1].total());
+    check("a fit=resident pressure=1 | b fit=resident pressure=0.25", "b");
+}
+
+#[test]
+fn a_prompt_stays_with_its_holder_the_longer_the_more_others_it_would_delay() {
+    check("a prefill=3000 cached=9 | b uncached=1000", "b");
+    check("a prefill=3000 cached=9 in_flight=10 | b uncached=1000 in_flight=10", "a");
+    check("a prefill=3000 cached=9 foreign=10 | b uncached=1000 foreign=10", "a");
+    check("a prefill=30000 cached=9 in_flight=10 | b uncached=1000 in_flight=10", "b");
+}
+
+#[test]
+fn chance_decides_among_those_within_the_band_only() {
+    check("a | b prefill=500 | c prefill=5000", "a b");
+    check("a prefill=700 | b prefill=500 | c", "b c");
+}
+
+#[test]
+fn three_endpoints_are_named_and_after_the_first_in_order() {
+    let parsed = parse("a prefill=4000 | b prefill=2000 | c | d prefill=300 | e prefill=6000 | f");
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..64 {
+        let request = InferenceRequest::default();
+        let decision = decide(Policy::Predicted, &request, &parsed, Chance::new(0, seed)).unwrap();
+        let names = decision.choices.iter().map(|choice| parsed[*choice].id.as_str());
+        seen.insert(names.collect::<String>());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["cfd", "dcf", "fcd"]);
+}
+
+#[test]
+fn the_reason_is_what_could_be_reused() {
+    for (candidates, expected) in [
+        ("a | b", crate::Reason::Load),
+        ("a | b cached=1", crate::Reason::Prefix),
+        ("a cached=1 | b cached=1", crate::Reason::Load),
+        ("a fit=room | b fit=resident", crate::Reason::Adapter),
+        ("a fit=room | b fit=full", crate::Reason::Load),
+    ] {
+        let request = InferenceRequest::default();
+        let chance = Chance::new(0, 0);
+        let decision = decide(Policy::Predicted, &request, &parse(candidates), chance).unwrap();
+        assert_eq!(decision.reason, expected, "{candidates}");
+    }
+}
+
+#[test]
+fn the_expected_excess_is_that_of_a_normal_number() {
+    // Of the tables: σ (φ(z) + z Φ(z)) with z = mean / σ. The logistic function is off by a hundredth of σ at most.
+    for (mean, deviation, expected) in [
+        (0.0, 1.0, 0.3989),
+        (1.0, 1.0, 1.0833),
+        (-1.0, 1.0, 0.0833),
+        (200.0, 100.0, 200.85),
+        (-5.0, 0.0, 0.0),
+        (5.0, 0.0, 5.0),
+        (1e6, 1.0, 1e6),
+        (-1e6, 1.0, 0.0),
+    ] {
+        let excess = expected_excess(mean, deviation);
+        let most = 0.02 * f64::max(deviation, 1e-9);
+        assert!((excess - expected).abs() < most, "{mean} ± {deviation}: {excess}");
+    }
+}
