@@ -140,7 +140,7 @@ impl Scraper {
         let timeout = self.shared.interval.clamp(METRICS_TIMEOUT_MIN, METRICS_TIMEOUT_MAX);
         let get = Get { path, timeout, body_bytes_max: METRICS_BYTES_MAX };
         // The page tells of no request sent after this moment.
-        let (sent, heard) = (self.endpoint.sent(), monotonic());
+        let (mark, heard) = (self.endpoint.mark(), monotonic());
         let got = self.client.get(get, &mut self.page).await;
         let read = match got {
             Ok(status) if status.is_success() => {
@@ -151,7 +151,7 @@ impl Scraper {
         };
         self.page.clear();
         self.page.shrink_to(PAGE_BYTES_KEPT_MAX);
-        self.shared.writer.signals(&self.endpoint.spec.id, read?, sent);
+        self.shared.writer.signals(&self.endpoint.spec.id, read?, mark);
         Ok(())
     }
 

@@ -53,8 +53,7 @@ impl Assignment {
         if self.others.is_empty() {
             return false;
         }
-        let body_bytes = self.record.get().map_or(0, |record| record.bytes_received);
-        self.claim = Claim::new(self.others.remove(0), body_bytes);
+        self.claim.advance(self.others.remove(0));
         self.note(|record| (record.first_token, record.last_token) = (None, None));
         self.pool.metrics().retry(&self.pool.key().label(), outcome);
         self.note_endpoint();
@@ -82,20 +81,20 @@ impl Assignment {
     /// Tokens came, at this instant: the first of an answer, or more.
     pub fn tokens(&mut self, now: Instant) {
         let Some(record) = self.record.get() else { return };
-        if record.first_token.is_none() {
-            record.first_token = Some(now);
-            self.claim.first_token(now);
-        }
+        record.first_token.get_or_insert(now);
         record.last_token = Some(now);
+        // The first piece of a whole answer comes with its last token and says nothing of the first.
+        if record.stream {
+            self.claim.tokens();
+        }
     }
 
     /// The endpoint has counted the tokens.
     pub fn usage(&mut self, usage: Usage) {
         let Some(record) = self.record.get() else { return };
         record.usage = usage;
-        if let Some(prompt_tokens) = usage.prompt_tokens {
-            self.claim.endpoint.learn_length(record.bytes_received, prompt_tokens);
-        }
+        self.claim.ending.prompt_tokens = usage.prompt_tokens;
+        self.claim.ending.output_tokens = usage.completion_tokens;
     }
 
     /// Gives the claim back and the record on, for the gateway's own answer.
@@ -105,6 +104,7 @@ impl Assignment {
 
     /// Says how the request ended. The last word counts; without one, the client has left.
     pub fn finish(&mut self, finish: Finish) {
+        self.claim.ending.complete = matches!(finish, Finish::Complete(_));
         self.note(|record| record.finish = Some(finish));
     }
 }

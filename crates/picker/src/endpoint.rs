@@ -1,135 +1,102 @@
 //! An endpoint as the picker remembers it: where it is, and what this gateway has on it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
-use tokio::time::Instant;
+use parking_lot::Mutex;
+use scheduling::{Ending, Ledger, ScrapeMark, Slot};
 
-use crate::EndpointSpec;
+use crate::{EndpointSpec, monotonic};
+
+/// What the gateway has on all endpoints. One lock for all of them: a decision looks at every candidate and charges one
+/// before the next decision may look.
+pub(crate) type SharedLedger = Arc<Mutex<Ledger>>;
 
 /// One endpoint, shared by every pool it is in and every request it answers. It outlives snapshots.
 #[derive(Debug)]
 pub struct Endpoint {
     pub spec: EndpointSpec,
-    load: EndpointLoad,
+    slot: Slot,
+    ledger: SharedLedger,
 }
-
-#[derive(Debug, Default)]
-struct EndpointLoad {
-    in_flight: AtomicU32,
-    sent: AtomicU64,
-    /// Estimated prompt tokens of requests without a first token.
-    prefill_pending: AtomicU64,
-    /// Seconds from the pick to the first token.
-    ttft: Mean,
-    /// Body bytes a prompt token takes.
-    bytes_per_token: Mean,
-}
-
-/// Body bytes a prompt token takes until it has been learned: about what English text takes.
-const BYTES_PER_TOKEN: f64 = 4.0;
 
 impl Endpoint {
-    pub(crate) fn new(spec: EndpointSpec) -> Self {
-        Self { spec, load: EndpointLoad::default() }
+    pub(crate) fn new(spec: EndpointSpec, ledger: SharedLedger) -> Self {
+        let slot = ledger.lock().add(&spec.id);
+        Self { spec, slot, ledger }
+    }
+
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
     }
 
     /// Requests of this gateway it has not finished.
     pub fn in_flight(&self) -> u32 {
-        self.load.in_flight.load(Ordering::Relaxed)
+        self.ledger.lock().in_flight(self.slot)
     }
 
-    /// Requests ever sent to it. Read before a scrape, it tells which requests the scrape saw.
-    pub fn sent(&self) -> u64 {
-        self.load.sent.load(Ordering::Relaxed)
+    /// Of these, the ones that the last scrape cannot have seen.
+    pub fn sent_since_scrape(&self) -> u32 {
+        self.ledger.lock().sent_since_scrape(self.slot)
     }
 
-    /// Prompt tokens of this gateway's requests that have no first token yet, estimated from
-    /// their length. Answers that are not streamed show their first token with their last.
-    pub fn prefill_tokens_pending(&self) -> u64 {
-        self.load.prefill_pending.load(Ordering::Relaxed)
+    /// To be taken just before a scrape is sent: what of this gateway's load the scrape can have seen.
+    pub fn mark(&self) -> ScrapeMark {
+        self.ledger.lock().mark(self.slot)
     }
 
-    /// The time to first token to expect: the mean of the latest ones; `None` before the first.
+    /// Prompt tokens of this gateway's requests that have no first token yet and are not cached, estimated from their
+    /// length. Answers that are not streamed show their first token with their last.
+    pub fn prefill_tokens_pending(&self) -> f64 {
+        self.ledger.lock().prefill_tokens_pending(self.slot)
+    }
+
+    /// The time to first token to expect: the mean of the latest ones of streams; `None` before the first.
     pub fn predicted_ttft_seconds(&self) -> Option<f64> {
-        self.load.ttft.get()
-    }
-
-    /// Takes in how many tokens a body of this length had.
-    pub(crate) fn learn_length(&self, body_bytes: u64, prompt_tokens: u64) {
-        if prompt_tokens > 0 {
-            self.load.bytes_per_token.add(approximate(body_bytes) / approximate(prompt_tokens));
-        }
-    }
-
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
-    fn tokens_of(&self, body_bytes: u64) -> u64 {
-        let per_token = self.load.bytes_per_token.get().unwrap_or(BYTES_PER_TOKEN);
-        (approximate(body_bytes) / per_token) as u64
+        self.ledger.lock().predicted_ttft_seconds(self.slot)
     }
 }
 
-/// An exponentially weighted mean of positive samples, without a lock: of two additions at one
-/// moment one may be lost.
-#[derive(Debug, Default)]
-struct Mean(AtomicU64);
-
-/// Weight of a new sample: the mean follows the latest ten or so.
-const SAMPLE_WEIGHT: f64 = 0.1;
-
-impl Mean {
-    fn get(&self) -> Option<f64> {
-        let mean = f64::from_bits(self.0.load(Ordering::Relaxed));
-        (mean > 0.0).then_some(mean)
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.ledger.lock().release(self.slot);
     }
-
-    fn add(&self, sample: f64) {
-        let mean = self.get().map_or(sample, |mean| mean + SAMPLE_WEIGHT * (sample - mean));
-        self.0.store(mean.to_bits(), Ordering::Relaxed);
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "bytes and tokens of one request")]
-fn approximate(count: u64) -> f64 {
-    count as f64
 }
 
 /// One request's charge on one endpoint, from the pick until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) endpoint: Arc<Endpoint>,
-    since: Instant,
-    /// What is still charged as pending prefill.
-    prefill_tokens: u64,
+    /// Absent only while it moves.
+    charge: Option<scheduling::Claim>,
+    pub(crate) ending: Ending,
 }
 
 impl Claim {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, body_bytes: u64) -> Self {
-        let prefill_tokens = endpoint.tokens_of(body_bytes);
-        endpoint.load.in_flight.fetch_add(1, Ordering::Relaxed);
-        endpoint.load.sent.fetch_add(1, Ordering::Relaxed);
-        endpoint.load.prefill_pending.fetch_add(prefill_tokens, Ordering::Relaxed);
-        Self { endpoint, since: Instant::now(), prefill_tokens }
+    pub(crate) fn new(endpoint: Arc<Endpoint>, charge: scheduling::Claim) -> Self {
+        Self { endpoint, charge: Some(charge), ending: Ending::default() }
     }
 
-    /// The first token is there: the prompt is no longer pending.
-    pub(crate) fn first_token(&mut self, now: Instant) {
-        self.endpoint.load.ttft.add(now.duration_since(self.since).as_secs_f64());
-        self.end_prefill();
+    /// Takes the charge to another endpoint.
+    pub(crate) fn advance(&mut self, to: Arc<Endpoint>) {
+        if let Some(charge) = self.charge.take() {
+            self.charge = Some(to.ledger.lock().advance(charge, to.slot, monotonic()));
+        }
+        self.endpoint = to;
+        self.ending = Ending::default();
     }
 
-    fn end_prefill(&mut self) {
-        let tokens = std::mem::take(&mut self.prefill_tokens);
-        self.endpoint.load.prefill_pending.fetch_sub(tokens, Ordering::Relaxed);
+    /// Tokens of a stream have come.
+    pub(crate) fn tokens(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            self.endpoint.ledger.lock().tokens(charge, 1, monotonic());
+        }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.end_prefill();
-        let before = self.endpoint.load.in_flight.fetch_sub(1, Ordering::Relaxed);
-        debug_assert!(before > 0, "an endpoint was released twice");
+        if let Some(charge) = self.charge.take() {
+            self.endpoint.ledger.lock().end(charge, self.ending);
+        }
     }
 }

@@ -13,6 +13,7 @@ mod endpoint;
 mod metrics;
 mod picker;
 mod pool;
+mod prompt;
 mod record;
 mod refusal;
 mod route;

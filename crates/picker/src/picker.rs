@@ -12,13 +12,16 @@ use std::{
 use arc_swap::ArcSwap;
 use openai::Envelope;
 use parking_lot::Mutex;
-use scheduling::{Chance, Cost, EndpointId, Signals};
+use scheduling::{Chance, Cost, EndpointId, ScrapeMark, Signals};
 use tokio::sync::watch;
 
 use crate::{
     Assignment, Desired, Endpoint, Health, Journal, Member, Metrics, OpenRecord, PoolKey, PoolSpec,
-    Refusal, RequestRecord, RouteQuery, Routed, monotonic,
+    Refusal, RequestRecord, RouteQuery, Routed,
+    endpoint::SharedLedger,
+    monotonic,
     pool::{Picked, Pool, Snapshot},
+    prompt::Prompt,
     route::RouteTable,
     wall_clock,
 };
@@ -44,6 +47,7 @@ pub struct PoolView(Arc<Shared>);
 struct Shared {
     table: ArcSwap<Table>,
     memory: Mutex<Memory>,
+    ledger: SharedLedger,
     /// Counts applications of a desired state.
     version: watch::Sender<u64>,
     metrics: Arc<Metrics>,
@@ -85,6 +89,7 @@ impl EndpointPicker {
         Self(Arc::new(Shared {
             table: ArcSwap::default(),
             memory: Mutex::default(),
+            ledger: SharedLedger::default(),
             version: watch::Sender::new(0),
             metrics,
             journal,
@@ -126,25 +131,25 @@ impl EndpointPicker {
     }
 
     /// Decides where a request goes and charges it there. On success the record has moved into
-    /// the assignment.
+    /// the assignment. `asked` is the envelope and the body it was read from.
     pub fn pick(
         &self,
         routed: &Routed,
-        envelope: Option<&Envelope>,
+        asked: Option<(&Envelope, &[u8])>,
         record: &mut OpenRecord,
     ) -> Result<Assignment, Refusal> {
         let no_endpoints = || Refusal::NoEndpoints { pool: routed.pool.to_string() };
         let pool = routed.target.as_ref();
         let pool = pool.ok_or_else(|| Refusal::PoolNotFound { pool: routed.pool.to_string() })?;
         let started = tokio::time::Instant::now();
-        let body_bytes = record.get().map_or(0, |record| record.bytes_received);
-        let picked = pool.pick(monotonic(), body_bytes).ok_or_else(no_endpoints)?;
-        let took = started.elapsed();
-
         // No name is not a name to rewrite: the endpoint answers with its base model.
-        let model = envelope.and_then(Envelope::model).filter(|model| !model.is_empty());
+        let model = asked.and_then(|(envelope, _)| envelope.model());
+        let model = model.filter(|model| !model.is_empty());
         let target = model.map(|name| pool.target_model(name, &mut self.0.chance()));
         let target = target.unwrap_or_default();
+        let prompt = Prompt::read(asked, target.rewrite.as_deref().or(model), pool.policy());
+        let picked = pool.pick(&prompt.request(), monotonic()).ok_or_else(no_endpoints)?;
+        let took = started.elapsed();
         if let Some(record) = record.get() {
             record.policy = Some(picked.policy.name());
             record.reason = Some(picked.reason.name());
@@ -169,7 +174,8 @@ impl PoolWriter {
         let pools = desired.pools.iter().map(|spec| {
             let fresh = || {
                 let metrics = Arc::clone(&shared.metrics);
-                Arc::new(Pool::new(spec.key.clone(), metrics, shared.seed))
+                let ledger = Arc::clone(&shared.ledger);
+                Arc::new(Pool::new(spec.key.clone(), metrics, ledger, shared.seed))
             };
             (spec.key.clone(), old.pools.get(&spec.key).cloned().unwrap_or_else(fresh))
         });
@@ -180,10 +186,17 @@ impl PoolWriter {
             let first = wanted.insert(spec.id.clone());
             let known = memory.members.get(&spec.id).is_some_and(|m| m.endpoint.spec == *spec);
             if first && !known {
-                memory.members.insert(spec.id.clone(), Member::new(Endpoint::new(spec.clone())));
+                let endpoint = Endpoint::new(spec.clone(), Arc::clone(&shared.ledger));
+                memory.members.insert(spec.id.clone(), Member::new(endpoint));
             }
         }
-        memory.members.retain(|id, _| wanted.contains(id));
+        memory.members.retain(|id, _| {
+            let stays = wanted.contains(id);
+            if !stays {
+                shared.ledger.lock().remove(id);
+            }
+            stays
+        });
         memory.desired = Arc::new(desired);
         for spec in &memory.desired.pools {
             if let Some(pool) = table.pools.get(&spec.key) {
@@ -195,11 +208,12 @@ impl PoolWriter {
         shared.version.send_modify(|version| *version += 1);
     }
 
-    /// Takes in what a scrape said; `sent` is [`Endpoint::sent`] from just before the scrape.
-    pub fn signals(&self, id: &EndpointId, signals: Signals, sent: u64) {
+    /// Takes in what a scrape said; `mark` is [`Endpoint::mark`] from just before the scrape.
+    pub fn signals(&self, id: &EndpointId, signals: Signals, mark: ScrapeMark) {
         self.update(id, |member| {
+            let slot = member.endpoint.slot();
+            self.0.ledger.lock().scraped(slot, mark, signals.clone());
             member.signals = signals;
-            member.sent_at_scrape = sent;
         });
     }
 
@@ -296,7 +310,6 @@ impl Member {
             endpoint: Arc::new(endpoint),
             health: Health::default(),
             signals: Signals::default(),
-            sent_at_scrape: 0,
         }
     }
 

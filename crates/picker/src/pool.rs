@@ -1,13 +1,22 @@
-//! A pool: the snapshot decisions are made on, and the lock under which a claim is charged.
+//! A pool: the snapshot decisions are made on, and the decision itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
-use scheduling::{Candidate, Chance, Cost, Decision, Policy, Reason, Signals, schedule};
+use scheduling::{Chance, Cost, Decision, InferenceRequest, Policy, Reason, Signals, Slot};
 use smallvec::SmallVec;
 
-use crate::{Endpoint, Metrics, ModelSpec, PoolKey, draw::weighted, endpoint::Claim};
+use crate::{
+    Endpoint, Metrics, ModelSpec, PoolKey,
+    draw::weighted,
+    endpoint::{Claim, SharedLedger},
+};
 
 /// Whether an endpoint can be used, as far as is known.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -26,8 +35,6 @@ pub struct Member {
     pub endpoint: Arc<Endpoint>,
     pub health: Health,
     pub signals: Signals,
-    /// [`Endpoint::sent`] when the scrape behind `signals` was sent.
-    pub sent_at_scrape: u64,
 }
 
 /// What a pool is at one moment. Never changed, only replaced.
@@ -43,8 +50,8 @@ pub(crate) struct Pool {
     key: PoolKey,
     metrics: Arc<Metrics>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
-    /// Held from reading the loads until the claim is charged, so that no two picks see one load.
-    turns: Mutex<u64>,
+    ledger: SharedLedger,
+    turns: AtomicU64,
     seed: u64,
 }
 
@@ -61,9 +68,14 @@ pub(crate) struct Picked {
 }
 
 impl Pool {
-    pub(crate) fn new(key: PoolKey, metrics: Arc<Metrics>, seed: u64) -> Self {
+    pub(crate) fn new(
+        key: PoolKey,
+        metrics: Arc<Metrics>,
+        ledger: SharedLedger,
+        seed: u64,
+    ) -> Self {
         let snapshot = ArcSwap::default();
-        Self { key, metrics, snapshot, turns: Mutex::new(0), seed }
+        Self { key, metrics, snapshot, ledger, turns: AtomicU64::new(0), seed }
     }
 
     pub(crate) fn key(&self) -> &PoolKey {
@@ -74,24 +86,27 @@ impl Pool {
         &self.metrics
     }
 
+    pub(crate) fn policy(&self) -> Policy {
+        self.snapshot.load().policy
+    }
+
     /// Decides and charges, as one: the next pick already sees this claim.
-    pub(crate) fn pick(&self, now: Duration, body_bytes: u64) -> Option<Picked> {
-        let mut turns = self.turns.lock();
+    pub(crate) fn pick(&self, request: &InferenceRequest<'_>, now: Duration) -> Option<Picked> {
         let snapshot = self.snapshot.load();
         let usable = usable(&snapshot.members);
-        let candidates: Vec<Candidate<'_>> =
-            usable.iter().map(|member| candidate(member)).collect();
-        let chance = Chance::new(*turns, self.seed.wrapping_add(*turns));
-        let Decision { choices, reason, costs } =
-            schedule(snapshot.policy, &candidates, now, chance).ok()?;
-        *turns += 1;
+        let slots: SmallVec<[Slot; 16]> =
+            usable.iter().map(|member| member.endpoint.slot()).collect();
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let chance = Chance::new(turn, self.seed.wrapping_add(turn));
+        let policy = snapshot.policy;
+        let picked = self.ledger.lock().pick(policy, request, &slots, now, chance);
+        let (Decision { choices, reason, costs }, charge) = picked.ok()?;
         let mut chosen = choices.iter().map(|&index| Arc::clone(&usable[index].endpoint));
-        let claim = Claim::new(chosen.next()?, body_bytes);
+        let claim = Claim::new(chosen.next()?, charge);
         let others = chosen.collect();
-        drop(turns);
         let endpoints = usable.iter().map(|member| Arc::clone(&member.endpoint));
         let considered = endpoints.zip(costs).collect();
-        Some(Picked { claim, others, policy: snapshot.policy, reason, considered })
+        Some(Picked { claim, others, policy, reason, considered })
     }
 
     /// The model entry for a request, if the pool has one, and the name to send on.
@@ -119,16 +134,4 @@ pub(crate) struct Target {
 /// the request goes to the next choice.
 fn usable(members: &[Member]) -> Vec<&Member> {
     members.iter().filter(|member| member.health != Health::Unready).collect()
-}
-
-fn candidate(member: &Member) -> Candidate<'_> {
-    let in_flight = member.endpoint.in_flight();
-    let sent = member.endpoint.sent().saturating_sub(member.sent_at_scrape);
-    Candidate {
-        id: &member.endpoint.spec.id,
-        in_flight,
-        // What was sent since and has already ended is no load any more.
-        sent_since_scrape: u32::try_from(sent).unwrap_or(u32::MAX).min(in_flight),
-        signals: &member.signals,
-    }
 }

@@ -116,7 +116,8 @@ impl Proxy {
         let mut room = BodyRoom { bodies: &self.0.bodies, taken: None };
         let body = read_bounded(body, &self.0.limits, &mut room, record).await?;
         let envelope = read_envelope(&head, &body, record)?;
-        let assignment = self.0.picker.pick(&routed, envelope.as_ref(), record)?;
+        let assignment =
+            self.0.picker.pick(&routed, envelope.as_ref().map(|e| (e, &*body)), record)?;
         let outbound = Outbound { head, body, envelope, timeout: routed.timeout };
         let sent = Box::pin(self.0.upstream.send(outbound, assignment)).await;
         sent.map_err(|(refusal, assignment)| {

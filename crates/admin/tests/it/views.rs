@@ -97,7 +97,7 @@ async fn endpoints_show_what_is_known_and_leave_out_the_rest() {
         prompt_tokens: Some(Reading { value: 1204, heard }),
         generation_tokens: Some(Reading { value: 442, heard }),
     };
-    setting.picker.writer().signals(&known, signals, 0);
+    setting.picker.writer().signals(&known, signals, scheduling::ScrapeMark::NOTHING);
     setting.picker.writer().health(&known, Health::Ready);
     let assignment = setting.pick("r1");
 

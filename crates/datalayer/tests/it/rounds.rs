@@ -245,14 +245,16 @@ async fn a_scrape_counts_once_in_each_pool_of_the_endpoint() {
 }
 
 #[tokio::test]
-async fn each_reading_comes_with_the_count_of_requests_it_can_have_seen() {
+async fn each_reading_is_told_apart_from_the_requests_it_cannot_have_seen() {
     let server = server(good(3)).await;
     let setting = setting(&server);
     until("ready", || setting.health() == Health::Ready).await;
     let routed = setting.picker.straight_to(&pool_key("pool"));
     let mut open = setting.picker.open(record());
     let assignment = setting.picker.pick(&routed, None, &mut open).expect("an assignment");
-    until("the scrape after the pick", || setting.member().sent_at_scrape == 1).await;
+    assert_eq!(assignment.endpoint().sent_since_scrape(), 1);
+    until("the scrape after the pick", || assignment.endpoint().sent_since_scrape() == 0).await;
+    assert_eq!(assignment.endpoint().in_flight(), 1);
     drop(assignment);
     setting.end().await;
 }

@@ -154,12 +154,12 @@ fn a_prompt_is_pending_until_its_first_token_or_its_claims_end() {
         members.iter().map(of).collect::<Vec<_>>()
     };
     let mut assignment = gateway.ask_long("p", 400).unwrap();
-    assert_eq!(pending(), [100, 0]);
+    assert_eq!(pending(), [100.0, 0.0]);
     assert!(assignment.advance("error"));
-    assert_eq!(pending(), [0, 100]);
+    assert_eq!(pending(), [0.0, 100.0]);
     assignment.tokens(Instant::now());
-    assert_eq!(pending(), [0, 0]);
+    assert_eq!(pending(), [0.0, 0.0]);
     drop(assignment);
     drop(gateway.ask_long("p", 400).unwrap());
-    assert_eq!(pending(), [0, 0]);
+    assert_eq!(pending(), [0.0, 0.0]);
 }

@@ -121,7 +121,7 @@ fn values(member: &Member) -> [Option<f64>; 7] {
         signals.waiting.map(|reading| f64::from(reading.value)),
         signals.running.map(|reading| f64::from(reading.value)),
         signals.kv_usage.map(|reading| reading.value),
-        Some(approximate(endpoint.prefill_tokens_pending())),
+        Some(endpoint.prefill_tokens_pending()),
         endpoint.predicted_ttft_seconds(),
         Some(f64::from(u8::from(member.health == Health::Ready))),
     ]

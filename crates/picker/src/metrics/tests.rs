@@ -333,7 +333,7 @@ fn hear(gateway: &Gateway, id: &str, health: Health, waiting: u32, kv: f64) {
         ..Signals::default()
     };
     let writer = gateway.picker.writer();
-    writer.signals(&EndpointId::new(id), signals, 0);
+    writer.signals(&EndpointId::new(id), signals, scheduling::ScrapeMark::NOTHING);
     writer.health(&EndpointId::new(id), health);
 }
 
@@ -353,8 +353,8 @@ fn gauges_show_what_is_known_of_endpoints() {
         endpoint("waiting", "a", "3"),
         endpoint("running", "a", "4"),
         endpoint("kv_usage", "a", "0.5"),
-        endpoint("prefill_tokens_pending", "a", "0"),
-        endpoint("prefill_tokens_pending", "b", "0"),
+        endpoint("prefill_tokens_pending", "a", "2"),
+        endpoint("prefill_tokens_pending", "b", "1"),
         endpoint("healthy", "a", "1"),
         endpoint("healthy", "b", "0"),
     ];

@@ -1,7 +1,7 @@
 use std::{fmt::Write, sync::Barrier, thread};
 
 use openai::Operation;
-use scheduling::{Policy, Reading};
+use scheduling::{Policy, Reading, ScrapeMark};
 
 use super::*;
 use crate::{
@@ -62,21 +62,22 @@ impl Gateway {
     }
 
     pub(crate) fn ask(&self, pool: &str, model: &str) -> Result<Assignment, Refusal> {
-        self.send(pool, model, 0)
+        self.send(pool, model, 1)
     }
 
-    /// Asks with a body that is said to have this length.
-    pub(crate) fn ask_long(&self, pool: &str, bytes: u64) -> Result<Assignment, Refusal> {
+    /// Asks with a prompt of this length.
+    pub(crate) fn ask_long(&self, pool: &str, bytes: usize) -> Result<Assignment, Refusal> {
         self.send(pool, "m", bytes)
     }
 
-    fn send(&self, pool: &str, model: &str, bytes: u64) -> Result<Assignment, Refusal> {
-        let mut record = self.picker.open(RequestRecord { bytes_received: bytes, ..record(model) });
+    fn send(&self, pool: &str, model: &str, bytes: usize) -> Result<Assignment, Refusal> {
+        let mut record = self.picker.open(RequestRecord { stream: true, ..record(model) });
         let routed = self.picker.route(&Query(pool))?;
         record.get().unwrap().pool = Some(routed.pool.clone());
-        let body = format!(r#"{{"model":"{model}","prompt":"x"}}"#);
+        let prompt = "x".repeat(bytes);
+        let body = format!(r#"{{"model":"{model}","prompt":"{prompt}"}}"#);
         let envelope = Envelope::parse(Operation::Completions, body.as_bytes()).unwrap();
-        let picked = self.picker.pick(&routed, Some(&envelope), &mut record);
+        let picked = self.picker.pick(&routed, Some((&envelope, body.as_bytes())), &mut record);
         if let Err(refusal) = &picked {
             record.get().unwrap().refuse(refusal, 9);
         }
@@ -105,13 +106,16 @@ impl Gateway {
         members.into_iter().find(|member| member.endpoint.spec.id.as_str() == id).unwrap()
     }
 
-    fn hear(&self, id: &str, waiting: u32, sent: u64) {
+    fn hear(&self, id: &str, waiting: u32, mark: ScrapeMark) {
         let heard = monotonic();
         let waiting = Some(Reading { value: waiting, heard });
         let signals = Signals { waiting, ..Signals::default() };
-        self.picker.writer().signals(&EndpointId::new(id), signals, sent);
+        self.picker.writer().signals(&EndpointId::new(id), signals, mark);
     }
 }
+
+/// A scrape sent before anything else was.
+const NOTHING: ScrapeMark = ScrapeMark::NOTHING;
 
 pub(crate) fn key(name: &str) -> PoolKey {
     let namespace = "default".into();
@@ -173,7 +177,7 @@ fn gateway(policy: Policy, endpoints: &str) -> Gateway {
                 }
             }
         }
-        writer.signals(&id, signals, 0);
+        writer.signals(&id, signals, NOTHING);
     }
     gateway
 }
@@ -281,14 +285,15 @@ fn a_rule_to_a_pool_that_is_not_there_refuses() {
 fn what_was_sent_before_a_scrape_is_in_it() {
     for (seen, expected) in [(true, "a"), (false, "b")] {
         let gateway = Gateway::new(desired(Policy::QueueKvLocal, "p: a b"));
-        gateway.hear("b", 1000, 0);
-        gateway.hear("a", 0, 0);
+        gateway.hear("b", 1000, NOTHING);
+        gateway.hear("a", 0, NOTHING);
         let held: Vec<_> = (0..5).map(|_| gateway.pick().unwrap()).collect();
         assert_eq!(gateway.load(), "a=5 b=0");
-        let sent = gateway.member("a").endpoint.sent();
-        assert_eq!(sent, 5);
-        gateway.hear("a", 0, if seen { sent } else { 0 });
-        gateway.hear("b", 1, 0);
+        let mark = gateway.member("a").endpoint.mark();
+        assert_eq!(gateway.member("a").endpoint.sent_since_scrape(), 5);
+        gateway.hear("a", 0, if seen { mark } else { NOTHING });
+        assert_eq!(gateway.member("a").endpoint.sent_since_scrape(), if seen { 0 } else { 5 });
+        gateway.hear("b", 1, NOTHING);
         assert_eq!(gateway.pick().unwrap().endpoint().spec.id.as_str(), expected);
         drop(held);
     }
@@ -297,8 +302,8 @@ fn what_was_sent_before_a_scrape_is_in_it() {
 #[test]
 fn a_request_that_ended_since_the_scrape_is_no_load() {
     let gateway = Gateway::new(desired(Policy::QueueKvLocal, "p: a b"));
-    gateway.hear("a", 0, 0);
-    gateway.hear("b", 1, 0);
+    gateway.hear("a", 0, NOTHING);
+    gateway.hear("b", 1, NOTHING);
     for _ in 0..5 {
         assert_eq!(gateway.pick().unwrap().endpoint().spec.id.as_str(), "a");
     }
@@ -307,7 +312,7 @@ fn a_request_that_ended_since_the_scrape_is_no_load() {
 #[test]
 fn a_new_configuration_keeps_what_is_known_of_endpoints_that_stay() {
     let gateway = Gateway::new(desired(Policy::LeastRequest, "p: a b"));
-    gateway.hear("a", 3, 0);
+    gateway.hear("a", 3, NOTHING);
     gateway.picker.writer().health(&EndpointId::new("a"), Health::Ready);
     let held: Vec<_> = (0..4).map(|_| gateway.pick().unwrap()).collect();
     let before = gateway.member("a");
@@ -326,11 +331,11 @@ fn a_new_configuration_keeps_what_is_known_of_endpoints_that_stay() {
 #[test]
 fn a_new_configuration_forgets_endpoints_that_go() {
     let gateway = Gateway::new(desired(Policy::LeastRequest, "p: a"));
-    gateway.hear("a", 3, 0);
+    gateway.hear("a", 3, NOTHING);
     let held = gateway.pick().unwrap();
     gateway.picker.writer().apply(desired(Policy::LeastRequest, "p: b"));
     assert_eq!(gateway.load(), "b=0");
-    gateway.hear("a", 3, 0);
+    gateway.hear("a", 3, NOTHING);
     assert_eq!(gateway.load(), "b=0", "a scrape that comes late brings nothing back");
     gateway.picker.writer().apply(desired(Policy::LeastRequest, "p: a b"));
     assert_eq!(gateway.load(), "a=0 b=0");
