@@ -113,13 +113,20 @@ impl Default for EngineConfig {
     }
 }
 
+/// A request's next token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Whose.
+    pub id: RequestId,
+    /// It is the last.
+    pub last: bool,
+}
+
 /// What became true at the end of a step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Effects {
     /// Requests that each got their next token.
-    pub tokens: Vec<RequestId>,
-    /// Those of them for which it was the last.
-    pub finished: Vec<RequestId>,
+    pub tokens: Vec<Token>,
     /// Requests that lost their blocks and wait again.
     pub preempted: Vec<RequestId>,
 }
@@ -186,13 +193,35 @@ impl Engine {
         self.running.len() + self.waiting.len()
     }
 
-    /// Takes a request into the queue.
-    pub fn offer(&mut self, request: Request, now: Duration) -> Result<(), Rejected> {
-        let tokens = request.prompt_tokens.saturating_add(request.output_tokens);
+    /// How many tokens of a prompt with this content are cached now. `content` is used up.
+    pub fn cached(
+        &self,
+        adapter: Option<AdapterId>,
+        salt: u64,
+        prompt_tokens: u32,
+        content: &mut [u64],
+    ) -> u32 {
+        if !self.config.prefix_caching {
+            return 0;
+        }
+        sequence::chain(adapter, salt, content);
+        let block_tokens = self.config.profile.block_tokens;
+        let findable = (prompt_tokens.saturating_sub(1) / block_tokens) as usize;
+        self.pool.hits(&content[..findable.min(content.len())]).0 * block_tokens
+    }
+
+    /// Whether a request of these lengths could ever run.
+    pub fn takes(&self, prompt_tokens: u32, output_tokens: u32) -> bool {
+        let tokens = prompt_tokens.saturating_add(output_tokens);
         let profile = &self.config.profile;
         let fits = tokens <= profile.max_model_len
             && tokens.div_ceil(profile.block_tokens) <= profile.usable_blocks();
-        if !fits || request.prompt_tokens == 0 || request.output_tokens == 0 {
+        fits && prompt_tokens > 0 && output_tokens > 0
+    }
+
+    /// Takes a request into the queue.
+    pub fn offer(&mut self, request: Request, now: Duration) -> Result<(), Rejected> {
+        if !self.takes(request.prompt_tokens, request.output_tokens) {
             return Err(Rejected::TooLong);
         }
         if self.waiting.len() >= self.config.waiting_max {
@@ -234,7 +263,8 @@ impl Engine {
         }
         self.budget = self.config.profile.max_num_batched_tokens;
         self.batch_adapters.clear();
-        self.effects = Effects::default();
+        self.effects.tokens.clear();
+        self.effects.preempted.clear();
         self.schedule_running();
         if self.effects.preempted.is_empty() {
             self.schedule_waiting(now);
@@ -389,16 +419,17 @@ impl Engine {
                 return true;
             }
             step_tokens += sequence.emit(now, metrics);
-            effects.tokens.push(sequence.id);
-            if !sequence.done() {
+            let last = sequence.done();
+            effects.tokens.push(Token { id: sequence.id, last });
+            if !last {
                 return true;
             }
             sequence.finish(now, metrics);
-            effects.finished.push(sequence.id);
             pool.release(&mut sequence.blocks);
             false
         });
         self.metrics.steps += 1;
+        self.metrics.adapter_swaps = self.adapters.swaps();
         self.metrics.iteration_tokens.observe(f64::from(step_tokens));
         self.metrics.prefix_queries += std::mem::take(&mut self.lookups.0);
         self.metrics.prefix_hits += std::mem::take(&mut self.lookups.1);

@@ -1,4 +1,5 @@
-//! Several equal servers on consecutive ports: what `tokenweir sim --replicas` and `tokenweir demo` run.
+//! Several equal servers on consecutive ports, and one address to break them from: what `tokenweir sim --replicas` and
+//! `tokenweir demo` run.
 
 use std::future::Future;
 use std::io;
@@ -7,7 +8,7 @@ use std::net::SocketAddr;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::server::{Handle, Server, SimConfig};
+use crate::server::{Control, Handle, Server, SimConfig};
 
 /// Servers one process runs at most.
 pub const REPLICAS_MAX: u16 = 1024;
@@ -41,6 +42,7 @@ pub enum FleetError {
 #[derive(Debug)]
 pub struct Fleet {
     servers: Vec<Server>,
+    control: Option<Control>,
 }
 
 impl Fleet {
@@ -61,7 +63,20 @@ impl Fleet {
             let server = Server::bind(config.clone(), addr).await;
             servers.push(server.map_err(|source| FleetError::Bind { addr, source })?);
         }
-        Ok(Fleet { servers })
+        Ok(Fleet { servers, control: None })
+    }
+
+    /// Adds an address at which all servers can be watched and broken over HTTP; port 0 takes any free one.
+    pub async fn controlled_at(self, addr: SocketAddr) -> Result<Fleet, FleetError> {
+        let servers = self.addrs().into_iter().zip(self.handles()).collect();
+        let control = Control::bind(addr, servers).await;
+        let control = control.map_err(|source| FleetError::Bind { addr, source })?;
+        Ok(Fleet { control: Some(control), ..self })
+    }
+
+    /// The address of [`Fleet::controlled_at`].
+    pub fn control_addr(&self) -> Option<SocketAddr> {
+        self.control.as_ref().map(Control::addr)
     }
 
     /// Where they listen.
@@ -84,6 +99,15 @@ impl Fleet {
                 // An error means that the sender is gone, which is an order to stop, too.
                 let _ = stopped.wait_for(|stopped| *stopped).await;
             }));
+        }
+        if let Some(control) = self.control {
+            let mut stopped = stopped.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = control.run() => {}
+                    _ = stopped.wait_for(|stopped| *stopped) => {}
+                }
+            });
         }
         stop.await;
         stopping.send_replace(true);

@@ -1,7 +1,7 @@
 //! The engine over HTTP: a server that answers as vLLM 0.32 does, byte for byte where a gateway can tell.
 //!
-//! One task steps the engine, one task serves a connection; all belong to [`Server::run`] and end with it. Time is
-//! tokio's, so tests that pause it pause the server.
+//! One task steps the engine, one task serves a connection; all belong to [`Server::run`] and end with it, or with a
+//! crash that was asked for. Time is tokio's, so tests that pause it pause the server.
 
 use std::future::Future;
 use std::io;
@@ -9,17 +9,21 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+mod admin;
 mod answer;
 mod ask;
 mod body;
 mod config;
 mod connection;
+mod control;
 mod errors;
 mod exposition;
+mod fault;
 mod host;
+mod life;
 mod models;
 mod observe;
 mod prompt;
@@ -27,15 +31,15 @@ mod serve;
 mod wall;
 
 pub use config::SimConfig;
-pub use observe::{Fault, Handle, RECENT_BODY_BYTES_MAX, RECENT_MAX, Seen};
+pub(crate) use control::Control;
+pub use fault::{FAULT_FORMS, Fault, FaultError, Share};
+pub use observe::{Handle, RECENT_BODY_BYTES_MAX, RECENT_MAX, Seen};
 
 use crate::tokens::{Origin, tokenize};
 use host::{Host, lock};
+use life::Life;
 use models::Models;
 use observe::Watch;
-
-/// Connections served at once; further ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 16_384;
 
 /// What every request of one server needs.
 #[derive(Debug)]
@@ -51,6 +55,18 @@ impl Shared {
     /// Sixteen hexadecimal digits that no other answer has.
     fn fresh_id(&self) -> String {
         format!("{:016x}", lock(&self.ids).u64(..))
+    }
+
+    /// Whether a server of this fault has the metric names of V0.
+    fn legacy_with(&self, fault: Fault) -> bool {
+        self.config.legacy_metrics || fault == Fault::MetricsOld
+    }
+
+    /// Everything as when the server was new, but for what tests count. Nobody may be driving the engine.
+    fn restart(&self) {
+        self.host.restart(self.config.engine());
+        self.models.restart(&self.config.loras);
+        self.watch.restart();
     }
 }
 
@@ -71,7 +87,7 @@ impl Server {
         let host = Arc::new(Host::new(config.engine(), config.legacy_metrics));
         // Servers of one seed give equal texts but not equal ids.
         let ids = fastrand::Rng::with_seed(config.seed ^ (u64::from(addr.port()) << 32));
-        let watch = Watch::default();
+        let watch = Watch::new();
         let shared = Shared { config, host, models, watch, ids: Mutex::new(ids) };
         Ok(Server { listener, addr, shared: Arc::new(shared) })
     }
@@ -96,49 +112,14 @@ impl Server {
         Handle(Arc::clone(&self.shared))
     }
 
-    /// Serves until `stop` resolves, then closes the port and every connection at once, as a killed server does.
+    /// Serves until `stop` resolves, then closes the port and every connection at once, as a killed server does. A fault
+    /// may close the port in between and open the same one again.
     /// Dropping the future does the same.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Server { listener, shared, .. } = self;
-        let mut stop = std::pin::pin!(stop);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        // Every task of the server; dropping the set ends them all.
-        let mut tasks = JoinSet::new();
-        let host = Arc::clone(&shared.host);
-        tasks.spawn(async move { host.drive().await });
-        loop {
-            let accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (listener.accept().await, place)
-            };
-            tokio::select! {
-                () = &mut stop => break,
-                Some(ended) = tasks.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a task of the simulated server panicked");
-                    }
-                }
-                (accepted, place) = accepted => match accepted {
-                    Ok((stream, _)) => {
-                        let shared = Arc::clone(&shared);
-                        tasks.spawn(async move {
-                            connection::serve_connection(shared, stream).await;
-                            drop(place);
-                        });
-                    }
-                    Err(error) => {
-                        // Out of file descriptors, most likely: give the others time to end.
-                        tracing::warn!(%error, "cannot accept");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
+        let Server { listener, addr, shared } = self;
+        Life::new(shared, addr, listener).run(stop).await;
     }
 }
-
-/// How long to wait after a failed accept.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl SimConfig {
     /// The text a server of these settings answers a completion's prompt with: the first `tokens` tokens.

@@ -29,6 +29,24 @@ pub(crate) fn mix(state: u64, value: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// Hashes keys that are hashes already. For maps that are never iterated, whose order therefore decides nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Spread(u64);
+
+impl std::hash::Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = mix_bytes(self.0, bytes);
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
 /// Hash of bytes, eight at a time.
 pub(crate) fn mix_bytes(state: u64, bytes: &[u8]) -> u64 {
     bytes.chunks(8).fold(mix(state, bytes.len() as u64), |state, chunk| {

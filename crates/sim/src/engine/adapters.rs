@@ -19,6 +19,7 @@ pub(super) struct AdapterMemory {
     cpu: Vec<AdapterId>,
     cpu_max: usize,
     cost: LoadCost,
+    swaps: u64,
 }
 
 impl AdapterMemory {
@@ -30,7 +31,13 @@ impl AdapterMemory {
             // The CPU cache holds what is in the slots, too.
             cpu_max: cpu_max.max(slots_max).max(1) as usize,
             cost,
+            swaps: 0,
         }
+    }
+
+    /// Times an adapter was brought into a slot.
+    pub(super) fn swaps(&self) -> u64 {
+        self.swaps
     }
 
     /// Adapters one batch may hold.
@@ -49,6 +56,7 @@ impl AdapterMemory {
         for &adapter in batch {
             if !self.slots.contains(&adapter) {
                 wait += self.cost.swap;
+                self.swaps += 1;
                 if !self.cpu.contains(&adapter) {
                     wait += self.cost.disk;
                 }

@@ -3,7 +3,11 @@
 //! A block is held (`refs > 0`) or free. A free block may still carry cached content; it counts as free and keeps its
 //! place in the queue until somebody holds it again or it is needed for something else.
 
-use std::collections::BTreeMap;
+use std::hash::BuildHasherDefault;
+
+use hashbrown::HashMap;
+
+use crate::tokens::Spread;
 
 /// No neighbour in the free queue.
 const NIL: u32 = u32::MAX;
@@ -22,7 +26,7 @@ struct Block {
 pub(super) struct BlockPool {
     blocks: Vec<Block>,
     /// Content to block; at most one entry a block.
-    cached: BTreeMap<u64, u32>,
+    cached: HashMap<u64, u32, BuildHasherDefault<Spread>>,
     head: u32,
     tail: u32,
     free: u32,
@@ -32,7 +36,7 @@ impl BlockPool {
     pub(super) fn new(usable: u32) -> BlockPool {
         let mut pool = BlockPool {
             blocks: vec![Block { refs: 0, key: None, prev: NIL, next: NIL }; usable as usize],
-            cached: BTreeMap::new(),
+            cached: HashMap::default(),
             head: NIL,
             tail: NIL,
             free: 0,

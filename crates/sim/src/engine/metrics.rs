@@ -86,6 +86,8 @@ pub struct Metrics {
     pub prefix_hits: u64,
     /// Preemptions, counted when the preempted request next gives output, as vLLM does.
     pub preemptions: u64,
+    /// Times an adapter was brought into a slot. vLLM does not tell this.
+    pub adapter_swaps: u64,
     /// Requests that ended by themselves.
     pub finished_stop: u64,
     /// Requests that ended at their token limit.
@@ -142,6 +144,7 @@ impl Metrics {
             prefix_queries: 0,
             prefix_hits: 0,
             preemptions: 0,
+            adapter_swaps: 0,
             finished_stop: 0,
             finished_length: 0,
             rejected_queue_full: 0,

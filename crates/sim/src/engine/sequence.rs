@@ -38,15 +38,20 @@ pub(super) struct Sequence {
     last_token: Duration,
 }
 
+/// Makes of the content of blocks what they are found by: equal only if all before is equal, adapter and salt too.
+pub(super) fn chain(adapter: Option<AdapterId>, salt: u64, content: &mut [u64]) {
+    let root = adapter.map_or(0, |adapter| u64::from(adapter.0) + 1);
+    let mut state = mix(mix(0, root), salt);
+    for key in content {
+        state = mix(state, *key);
+        *key = state;
+    }
+}
+
 impl Sequence {
     pub(super) fn new(request: Request, now: Duration, prefix_caching: bool) -> Sequence {
         let mut keys = if prefix_caching { request.content } else { Vec::new() };
-        let root = request.adapter.map_or(0, |adapter| u64::from(adapter.0) + 1);
-        let mut chain = mix(mix(0, root), request.salt);
-        for key in &mut keys {
-            chain = mix(chain, *key);
-            *key = chain;
-        }
+        chain(request.adapter, request.salt, &mut keys);
         Sequence {
             id: request.id,
             adapter: request.adapter,

@@ -2,8 +2,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-mod replay;
-
 fn engine(change: impl FnOnce(&mut EngineConfig)) -> Engine {
     let mut config = EngineConfig::default();
     change(&mut config);
@@ -34,7 +32,7 @@ fn run(engine: &mut Engine) -> (Vec<RequestId>, Duration) {
     while let Some(step) = engine.begin_step(now) {
         check(engine);
         now += step;
-        tokens.extend_from_slice(&engine.end_step(now).tokens);
+        tokens.extend(engine.end_step(now).tokens.iter().map(|token| token.id));
     }
     (tokens, now)
 }
@@ -97,7 +95,7 @@ fn long_prompts_are_cut_and_decoding_goes_on_beside_them() {
     let mut now = step;
     while let Some(step) = engine.begin_step(now) {
         now += step;
-        steps.push(engine.end_step(now).tokens.iter().map(|id| id.0).collect::<Vec<_>>());
+        steps.push(engine.end_step(now).tokens.iter().map(|token| token.id.0).collect::<Vec<_>>());
     }
     // 4000 tokens are one step of 2047 and one of 1953.
     assert_eq!(steps, [vec![0], vec![0, 1], vec![0, 1], vec![0, 1]]);
@@ -229,7 +227,7 @@ fn an_abort_in_a_step_takes_effect_at_its_end_and_gives_no_token() {
     let step = engine.begin_step(Duration::ZERO).unwrap();
     engine.abort(RequestId(0));
     assert_eq!(engine.live(), 2);
-    assert_eq!(engine.end_step(step).tokens, [RequestId(1)]);
+    assert_eq!(engine.end_step(step).tokens, [Token { id: RequestId(1), last: false }]);
     assert_eq!((engine.live(), engine.metrics().running), (1, 1));
     engine.abort(RequestId(1));
     assert_eq!((engine.live(), engine.metrics().running), (0, 0));
@@ -309,13 +307,13 @@ proptest! {
                 }
                 Op::End => {
                     for id in &engine.end_step(now).tokens {
-                        *got.entry(*id).or_default() += 1;
+                        *got.entry(id.id).or_default() += 1;
                     }
                 }
             }
         }
         for id in &engine.end_step(now).tokens {
-            *got.entry(*id).or_default() += 1;
+            *got.entry(id.id).or_default() += 1;
         }
         for id in run(&mut engine).0 {
             *got.entry(id).or_default() += 1;

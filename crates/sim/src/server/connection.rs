@@ -1,7 +1,7 @@
 //! One connection: HTTP/1.1 as uvicorn speaks it, closed after five idle seconds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -10,8 +10,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::observe::Connected;
-use super::serve::serve;
+use super::observe::{Connected, Handle};
+use super::serve::{Afterwards, serve};
 use super::{Shared, body::Cut};
 
 /// How long uvicorn keeps an idle connection that has been used: `VLLM_HTTP_TIMEOUT_KEEP_ALIVE`.
@@ -64,16 +64,33 @@ impl Activity {
 
 /// Serves a connection to its end. Dropping the future closes it at once, in the middle of an answer if need be.
 pub(super) async fn serve_connection(shared: Arc<Shared>, stream: TcpStream) {
-    let _connected = Connected::new(&shared);
+    let afterwards = OnceLock::new();
+    serve_requests(&shared, stream, &afterwards).await;
+    // Only now is the answer to whoever set it out.
+    if let Some(Afterwards(fault)) = afterwards.into_inner() {
+        Handle(shared).set_fault(fault);
+    }
+}
+
+async fn serve_requests(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    afterwards: &OnceLock<Afterwards>,
+) {
+    let _connected = Connected::new(shared);
     // One event a packet, as uvicorn does.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let activity = Arc::new(Activity::default());
     let service = service_fn(|request| {
-        let (shared, busy) = (Arc::clone(&shared), Busy::new(&activity));
+        let (shared, busy) = (Arc::clone(shared), Busy::new(&activity));
         async move {
             let response = serve(&shared, request).await?;
+            if let Some(fault) = response.extensions().get::<Afterwards>() {
+                // Such a response is the connection's last.
+                let _ = afterwards.set(*fault);
+            }
             Ok::<_, Cut>(response.map(|body| body.holding(busy)))
         }
     });

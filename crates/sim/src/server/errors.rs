@@ -133,6 +133,15 @@ impl ApiError {
         )
     }
 
+    /// The fleet has no server of this index.
+    pub(super) fn no_server(index: &str, servers: usize) -> ApiError {
+        let message = format!(
+            "no server has the index {index:?}; there are 0 to {}",
+            servers.saturating_sub(1)
+        );
+        ApiError::error(StatusCode::NOT_FOUND, "NotFoundError", None, message)
+    }
+
     /// What a test asked for.
     pub(super) fn injected(status: StatusCode) -> ApiError {
         let kind = status.canonical_reason().unwrap_or("Error");

@@ -11,9 +11,9 @@ use crate::engine::{Histogram, Metrics};
 pub(super) fn write(shared: &Shared) -> String {
     let mut page = Page {
         text: String::with_capacity(60_000),
-        legacy: shared.config.legacy_metrics,
+        legacy: shared.legacy_with(shared.watch.fault()),
         labels: Vec::new(),
-        created: shared.host.began_wall,
+        created: shared.host.created(),
     };
     if !page.legacy {
         page.labels.push(("engine", "0".to_owned()));
@@ -35,7 +35,7 @@ struct Page {
     legacy: bool,
     /// Those that almost every series has.
     labels: Vec<(&'static str, String)>,
-    /// When the server began, since 1970.
+    /// When the engine was new, since 1970.
     created: Duration,
 }
 

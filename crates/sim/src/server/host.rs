@@ -42,9 +42,7 @@ pub(super) struct Host {
     pub(super) stepped: Notify,
     began: Instant,
     /// The same moment since 1970.
-    pub(super) began_wall: Duration,
-    /// V0 tells the adapters that wait; V1 repeats those that run.
-    tells_waiting_adapters: bool,
+    began_wall: Duration,
 }
 
 #[derive(Debug)]
@@ -55,7 +53,11 @@ struct State {
     last_id: u64,
     aborted: u64,
     frozen: bool,
+    /// V0 tells the adapters that wait; V1 repeats those that run.
+    tells_waiting_adapters: bool,
     lora_series: VecDeque<LoraSeries>,
+    /// When the engine was new, since 1970.
+    created: Duration,
 }
 
 /// How far one request is.
@@ -76,22 +78,40 @@ pub(super) struct Ticket {
 
 impl Host {
     pub(super) fn new(config: EngineConfig, tells_waiting_adapters: bool) -> Host {
+        let began_wall = wall::since_epoch();
         let state = State {
             engine: Engine::new(config),
             seats: BTreeMap::new(),
             last_id: 0,
             aborted: 0,
             frozen: false,
+            tells_waiting_adapters,
             lora_series: VecDeque::new(),
+            created: began_wall,
         };
         Host {
             state: Mutex::new(state),
             work: Notify::new(),
             stepped: Notify::new(),
             began: Instant::now(),
-            began_wall: wall::since_epoch(),
-            tells_waiting_adapters,
+            began_wall,
         }
+    }
+
+    /// Puts an empty engine in the place of this one; whoever waits for tokens waits in vain. Nobody may be driving.
+    pub(super) fn restart(&self, config: EngineConfig) {
+        let mut state = lock(&self.state);
+        state.engine = Engine::new(config);
+        state.seats.clear();
+        state.lora_series.clear();
+        state.created = wall::since_epoch();
+        drop(state);
+        self.stepped.notify_waiters();
+    }
+
+    /// When the engine was new, since 1970.
+    pub(super) fn created(&self) -> Duration {
+        lock(&self.state).created
     }
 
     fn now(&self) -> Duration {
@@ -144,22 +164,22 @@ impl Host {
 
     fn end(&self, now: Duration) {
         let mut state = lock(&self.state);
-        let State { engine, seats, .. } = &mut *state;
+        let State { engine, seats, tells_waiting_adapters, .. } = &mut *state;
         let effects = engine.end_step(now);
-        for id in &effects.tokens {
-            let Some(seat) = seats.get(id) else { continue };
+        for token in &effects.tokens {
+            let Some(seat) = seats.get(&token.id) else { continue };
             let mut seat = lock(seat);
             seat.tokens += 1;
-            seat.finished = effects.finished.contains(id);
+            seat.finished = token.last;
             if let Some(waker) = seat.waker.take() {
                 waker.wake();
             }
         }
-        for id in &effects.finished {
-            seats.remove(id);
+        for token in effects.tokens.iter().filter(|token| token.last) {
+            seats.remove(&token.id);
         }
         let metrics = engine.metrics();
-        let waiting = if self.tells_waiting_adapters {
+        let waiting = if *tells_waiting_adapters {
             &metrics.waiting_adapters
         } else {
             &metrics.running_adapters
@@ -183,6 +203,11 @@ impl Host {
     pub(super) fn freeze(&self, frozen: bool) {
         lock(&self.state).frozen = frozen;
         self.work.notify_one();
+    }
+
+    /// Whether the series of adapters name those that wait.
+    pub(super) fn tell_waiting_adapters(&self, tell: bool) {
+        lock(&self.state).tells_waiting_adapters = tell;
     }
 
     /// The published metrics.

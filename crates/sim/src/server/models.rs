@@ -25,15 +25,8 @@ struct Adapters {
     next: u32,
 }
 
-#[derive(Clone, Debug)]
-struct Adapter {
-    id: AdapterId,
-    name: String,
-    path: String,
-}
-
-impl Models {
-    pub(super) fn new(base: &str, max_model_len: u32, loras: &[String]) -> Models {
+impl Adapters {
+    fn new(loras: &[String]) -> Adapters {
         let listed = (0..)
             .zip(loras.iter().take(ADAPTERS_MAX))
             .map(|(id, name)| Adapter {
@@ -43,8 +36,27 @@ impl Models {
             })
             .collect::<Vec<_>>();
         let next = u32::try_from(listed.len()).unwrap_or(u32::MAX);
-        let adapters = Mutex::new(Adapters { listed, next });
+        Adapters { listed, next }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Adapter {
+    id: AdapterId,
+    name: String,
+    path: String,
+}
+
+impl Models {
+    pub(super) fn new(base: &str, max_model_len: u32, loras: &[String]) -> Models {
+        let adapters = Mutex::new(Adapters::new(loras));
         Models { base: base.to_owned(), max_model_len, adapters }
+    }
+
+    /// Forgets what was loaded and unloaded at run time. The engine must forget all it knows of adapters, too, since
+    /// their numbers begin anew.
+    pub(super) fn restart(&self, loras: &[String]) {
+        *lock(&self.adapters) = Adapters::new(loras);
     }
 
     /// The model an answer names and the adapter it needs. No name, or an empty one, is the base model.

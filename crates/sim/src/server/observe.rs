@@ -1,15 +1,17 @@
-//! For tests: what a server has seen, and ways to break it.
+//! What a server has seen, and the switch that breaks it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-use super::Shared;
+use super::fault::Fault;
 use super::host::lock;
+use super::{Shared, exposition};
 use crate::engine::Metrics;
 
 /// Requests remembered at most; the oldest goes.
@@ -30,49 +32,59 @@ pub struct Seen {
     pub body: Bytes,
 }
 
-/// What is wrong with a server. One thing at a time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing.
-    #[default]
-    None,
-    /// Requests for text get this status at once, as from a draining server (500) or a full one (503).
-    Status(StatusCode),
-    /// Requests for text get no byte, ever; health and metrics are fine.
-    Hang,
-    /// The connection of a request for text is cut after so many tokens; a plain answer is cut before its first byte.
-    CutAfter(u32),
-    /// The engine dies after so many tokens: streams end politely with an error event, plain answers are 500.
-    DieAfter(u32),
-    /// The engine stands still. Streams stop, metrics freeze, health stays 200.
-    Freeze,
-    /// `/health` is 503, everything else works.
-    Unhealthy,
-    /// `/metrics` gives no byte.
-    MetricsHang,
-    /// `/metrics` gives text that is no exposition.
-    MetricsGarbage,
-    /// `/metrics` gives this status.
-    MetricsStatus(StatusCode),
+/// The fault a server has, and what of it is still to be carried out. The counters are there because a fault may be
+/// gone before anybody looked: a crash has to happen even so.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Condition {
+    pub(super) fault: Fault,
+    /// How many faults there were before; names this one.
+    pub(super) number: u64,
+    /// When it ends by itself.
+    pub(super) ends: Option<Instant>,
+    /// How often all connections were to be cut, crashes included.
+    pub(super) cuts: u64,
+    pub(super) crashes: u64,
+    /// What `/metrics` repeats.
+    page: Option<Bytes>,
 }
 
 /// Counters of a server, beside the engine's own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Watch {
     requests: AtomicU64,
     in_flight: AtomicUsize,
     connections: AtomicUsize,
     connections_total: AtomicU64,
     recent: Mutex<VecDeque<Seen>>,
-    fault: Mutex<Fault>,
+    condition: watch::Sender<Condition>,
+    /// The port is open.
+    listening: AtomicBool,
+    /// The number of the last condition whose cuts and crashes are done.
+    carried_out: AtomicU64,
     /// (handler, method, class of status); bounded by the table of paths.
     answered: Mutex<BTreeMap<(&'static str, &'static str, &'static str), u64>>,
     changed: Notify,
 }
 
 impl Watch {
-    /// A request for text has arrived.
-    pub(super) fn saw(&self, seen: Seen) {
+    /// Of a server whose port is open.
+    pub(super) fn new() -> Watch {
+        Watch {
+            requests: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            connections_total: AtomicU64::new(0),
+            recent: Mutex::default(),
+            condition: watch::Sender::default(),
+            listening: AtomicBool::new(true),
+            carried_out: AtomicU64::new(0),
+            answered: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A request for text has arrived; which one it is, counted from 1.
+    pub(super) fn saw(&self, seen: Seen) -> u64 {
         let body = seen.body.slice(..seen.body.len().min(RECENT_BODY_BYTES_MAX));
         let mut recent = lock(&self.recent);
         if recent.len() >= RECENT_MAX {
@@ -80,12 +92,41 @@ impl Watch {
         }
         recent.push_back(Seen { body, ..seen });
         drop(recent);
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         self.changed.notify_waiters();
+        number
     }
 
     pub(super) fn fault(&self) -> Fault {
-        *lock(&self.fault)
+        self.condition.borrow().fault
+    }
+
+    /// To be told of every change of the fault.
+    pub(super) fn conditions(&self) -> watch::Receiver<Condition> {
+        self.condition.subscribe()
+    }
+
+    /// The metrics page of the moment the fault began; none if the fault is another by now.
+    pub(super) fn frozen_page(&self) -> Option<Bytes> {
+        self.condition.borrow().page.clone()
+    }
+
+    /// The port has been opened or closed.
+    pub(super) fn set_listening(&self, listening: bool) {
+        self.listening.store(listening, Ordering::Relaxed);
+        self.stir();
+    }
+
+    /// The connections that a condition cuts are gone, and so is an engine that it kills.
+    pub(super) fn set_carried_out(&self, condition: &Condition) {
+        // Whoever sees the number sees the port as it is by then.
+        self.carried_out.store(condition.number, Ordering::Release);
+        self.stir();
+    }
+
+    /// Forgets what a server forgets when it starts anew; what tests count goes on.
+    pub(super) fn restart(&self) {
+        lock(&self.answered).clear();
     }
 
     pub(super) fn answered(&self, handler: &'static str, method: &Method, status: StatusCode) {
@@ -170,7 +211,7 @@ impl Handle {
         self.0.host.live()
     }
 
-    /// Requests the engine dropped because their client left.
+    /// Requests the engine dropped because their client left or was cut off.
     pub fn aborted(&self) -> u64 {
         self.0.host.aborted()
     }
@@ -210,11 +251,60 @@ impl Handle {
         lock(&self.0.watch.recent).back().cloned()
     }
 
+    /// What is wrong with the server now.
+    pub fn fault(&self) -> Fault {
+        self.0.watch.fault()
+    }
+
+    /// Whether the running server has done what its fault asks of it: cut connections, closed or opened its port.
+    pub fn settled(&self) -> bool {
+        let watch = &self.0.watch;
+        let condition = watch.condition.borrow();
+        watch.carried_out.load(Ordering::Acquire) == condition.number
+            && watch.listening.load(Ordering::Relaxed) != condition.fault.closes_port()
+    }
+
     /// Breaks the server, or repairs it with [`Fault::None`]. Requests under way keep the fault they came in with,
-    /// except that a freeze holds and frees them, too.
+    /// except that a freeze holds and frees them, too, and that refusing and crashing cut them.
+    ///
+    /// Connections are cut, and the port closed and opened, a moment later; [`Handle::settled`] says when.
     pub fn set_fault(&self, fault: Fault) {
-        *lock(&self.0.watch.fault) = fault;
-        self.0.host.freeze(fault == Fault::Freeze);
+        let page = match fault {
+            Fault::MetricsFrozen => Some(exposition::write(&self.0).into()),
+            _ => None,
+        };
+        self.0.watch.condition.send_modify(|condition| {
+            *condition = Condition {
+                fault,
+                number: condition.number + 1,
+                ends: fault.lasts().map(|time| Instant::now() + time),
+                cuts: condition.cuts + u64::from(fault.closes_port()),
+                crashes: condition.crashes + u64::from(matches!(fault, Fault::Crash(_))),
+                page,
+            };
+            self.obey(fault);
+        });
+        self.0.watch.stir();
+    }
+
+    /// Ends the fault of this number, unless another has taken its place.
+    pub(super) fn heal(&self, number: u64) {
+        self.0.watch.condition.send_if_modified(|condition| {
+            if condition.number != number {
+                return false;
+            }
+            let next = Condition { number: number + 1, page: None, ..condition.clone() };
+            *condition = Condition { fault: Fault::None, ends: None, ..next };
+            self.obey(Fault::None);
+            true
+        });
+        self.0.watch.stir();
+    }
+
+    /// What of a fault is the engine's, done under the lock of the fault so that two of them do not mix.
+    fn obey(&self, fault: Fault) {
+        self.0.host.freeze(fault.freezes());
+        self.0.host.tell_waiting_adapters(self.0.legacy_with(fault));
     }
 
     /// Waits until `condition` holds; it is looked at whenever a request arrives or ends, a connection closes, or a
@@ -233,3 +323,6 @@ impl Handle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

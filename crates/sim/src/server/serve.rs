@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue, SERVER, VARY,
+    ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue, SERVER, VARY,
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use super::admin;
 use super::answer::Answer;
 use super::ask::{Against, Ask, Operation, fields, parse};
 use super::body::{Cut, Ending, EventStream, ReplyBody};
 use super::errors::{ApiError, Dialect};
 use super::exposition;
-use super::observe::{Fault, InFlight, Seen};
+use super::fault::Fault;
+use super::observe::{Handle, InFlight, Seen};
 use super::{Shared, prompt, wall};
 use crate::engine::{Rejected, RequestId};
 use crate::tokens::{block_content, piece_texts};
@@ -131,12 +133,19 @@ impl From<ApiError> for Failure {
     }
 }
 
+/// Goes along with a response whose connection ends with it: the fault to set then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Afterwards(pub(super) Fault);
+
 /// Answers one request. Dropping the future takes the request out of the engine.
 pub(super) async fn serve(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<ReplyBody>, Cut> {
     let path = request.uri().path();
+    if path == admin::PATH {
+        return Ok(switch(shared, request).await);
+    }
     let method = request.method().clone();
     let found = ROUTES.iter().find(|(known, _, _)| *known == path);
     let handler = found.map_or("none", |(known, _, _)| known);
@@ -158,6 +167,20 @@ pub(super) async fn serve(
         shared.watch.answered(handler, &method, reply.status);
     }
     Ok(reply.into_response())
+}
+
+/// The fault told or set. What would cut the answer off is left to the connection.
+async fn switch(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<ReplyBody> {
+    match admin::answer(&Handle(Arc::clone(shared)), request).await {
+        Err(error) => Reply::error(&error, Dialect::OpenAi).into_response(),
+        Ok(told) if told.afterwards => {
+            let mut response = Reply::json(told.json()).into_response();
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response.extensions_mut().insert(Afterwards(told.fault));
+            response
+        }
+        Ok(told) => Reply::json(told.json()).into_response(),
+    }
 }
 
 async fn answer(
@@ -235,15 +258,18 @@ async fn text(
     let (method, uri) = (request.method().clone(), request.uri().to_string());
     let (headers, body) = read(request).await?;
     let seen = Seen { method, path: uri, headers: headers.clone(), body: body.clone() };
-    shared.watch.saw(seen);
+    let number = shared.watch.saw(seen);
+    let config = &shared.config;
     let ending = match shared.watch.fault() {
         Fault::Status(status) => return Err(ApiError::injected(status).into()),
+        Fault::StatusShare(status, share) if share.has(config.seed, number) => {
+            return Err(ApiError::injected(status).into());
+        }
         Fault::Hang => pending().await,
         Fault::CutAfter(tokens) => Ending::CutAfter(tokens),
         Fault::DieAfter(tokens) => Ending::DieAfter(tokens),
         _ => Ending::Whole,
     };
-    let config = &shared.config;
     let against = Against { models: &shared.models, profile: &config.profile, seed: config.seed };
     let ask = Ask::read(operation, &headers, &body, &against)?;
     drop(body);
@@ -319,6 +345,15 @@ async fn metrics(shared: &Shared) -> Result<Reply, Failure> {
     const TEXT: &str = "text/plain; version=1.0.0; charset=utf-8";
     match shared.watch.fault() {
         Fault::MetricsHang => pending().await,
+        Fault::MetricsSlow(time) => {
+            tokio::time::sleep(time).await;
+            Ok(Reply::whole(Some(TEXT), exposition::write(shared)))
+        }
+        Fault::MetricsFrozen => {
+            let page = shared.watch.frozen_page();
+            let page = page.unwrap_or_else(|| exposition::write(shared).into());
+            Ok(Reply::whole(Some(TEXT), page))
+        }
         Fault::MetricsGarbage => {
             Ok(Reply::whole(Some(TEXT), "vllm:num_requests_running{ 12 \n\u{0}\n"))
         }

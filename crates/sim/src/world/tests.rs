@@ -1,0 +1,336 @@
+use super::*;
+use crate::Profile;
+use crate::limits::Demand;
+use crate::scenario::Scenario;
+use crate::workload::Stage;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// So many of the tutorial's endpoints at this share of what they can do.
+fn world(endpoints: usize, load: f64, requests: u64) -> WorldConfig {
+    let endpoint = EngineConfig { profile: Profile::default(), ..EngineConfig::default() };
+    let endpoints = vec![endpoint; endpoints];
+    let workload = Workload::llmperf();
+    let rate = load * Demand::of(&workload, 1).capacity(&endpoints);
+    WorldConfig {
+        endpoints,
+        gateways: 2,
+        scrape_interval: seconds(1),
+        scrapes_in_step: false,
+        network_delay: Duration::from_micros(250),
+        faults: Vec::new(),
+        workload,
+        pace: Pace::Poisson(rate),
+        requests,
+        warmup: 0,
+    }
+}
+
+fn all() -> Vec<Placement> {
+    Policy::ALL.into_iter().map(Placement::Policy).chain([Placement::Oracle]).collect()
+}
+
+fn fault(endpoint: u32, kind: FaultKind, from: u64, until: u64) -> ScheduledFault {
+    ScheduledFault { endpoint, kind, from: seconds(from), until: seconds(until) }
+}
+
+fn finish(config: &WorldConfig, placement: Placement) -> Figures {
+    run(config, placement, 7, &mut |_| true)
+}
+
+/// Every request that counts is answered, refused or cut, and whatever was sent was asked for or sent again.
+fn check(config: &WorldConfig, placement: Placement) -> Figures {
+    let figures = finish(config, placement);
+    let name = placement.name();
+    let ended = figures.completed + figures.refused + figures.cut;
+    assert_eq!(ended, config.requests - config.warmup, "{name}");
+    assert_eq!(figures.ttft.count(), figures.completed, "{name}");
+    assert!(!figures.stopped, "{name}");
+    if config.warmup == 0 && figures.refused == 0 {
+        assert_eq!(figures.sent.iter().sum::<u64>(), config.requests + figures.retries, "{name}");
+    }
+    figures
+}
+
+#[test]
+fn every_request_ends_once_in_an_open_loop() {
+    for placement in all() {
+        let figures = check(&world(3, 0.8, 200), placement);
+        assert_eq!((figures.completed, figures.retries), (200, 0), "{}", placement.name());
+    }
+}
+
+#[test]
+fn every_request_ends_once_in_a_closed_loop() {
+    for placement in all() {
+        let config = WorldConfig { pace: Pace::Closed(20), ..world(3, 0.8, 200) };
+        let figures = check(&config, placement);
+        assert_eq!((figures.completed, figures.retries), (200, 0), "{}", placement.name());
+    }
+}
+
+#[test]
+fn every_request_ends_once_whatever_breaks() {
+    let faults = vec![
+        fault(0, FaultKind::Stall, 10, 15),
+        fault(1, FaultKind::Restart, 20, 25),
+        fault(2, FaultKind::FrozenMetrics, 22, 40),
+        fault(0, FaultKind::Restart, 30, 31),
+    ];
+    for placement in all() {
+        for pace in [world(3, 0.9, 1).pace, Pace::Closed(30)] {
+            let config =
+                WorldConfig { pace, faults: faults.clone(), warmup: 120, ..world(3, 0.9, 250) };
+            check(&config, placement);
+        }
+    }
+}
+
+#[test]
+fn a_request_that_is_on_its_way_when_its_endpoint_dies_is_sent_again_once() {
+    let at = Duration::from_millis;
+    let dies = |from, until| ScheduledFault {
+        endpoint: 0,
+        kind: FaultKind::Restart,
+        from: at(from),
+        until: at(until),
+    };
+    for (fault, placement) in [
+        (dies(100, 9_000), Placement::Policy(Policy::RoundRobin)),
+        (dies(100, 9_000), Placement::Oracle),
+        (dies(250, 9_000), Placement::Policy(Policy::RoundRobin)),
+    ] {
+        let config = WorldConfig {
+            network_delay: at(200),
+            pace: Pace::Constant(1.0),
+            faults: vec![fault],
+            ..world(2, 0.5, 1)
+        };
+        let figures = check(&config, placement);
+        assert_eq!((figures.completed, figures.retries), (1, 1), "{}", placement.name());
+        assert_eq!(figures.sent, [1, 1]);
+    }
+}
+
+#[test]
+fn what_can_never_run_is_refused_and_holds_up_nobody() {
+    for placement in all() {
+        for pace in [Pace::Poisson(1.0), Pace::Closed(5)] {
+            let mut config = WorldConfig { pace, ..world(2, 0.5, 40) };
+            for endpoint in &mut config.endpoints {
+                endpoint.profile.blocks = 41;
+            }
+            let figures = check(&config, placement);
+            assert!(figures.refused > 10 && figures.completed > 5, "{}", placement.name());
+        }
+    }
+}
+
+#[test]
+fn equal_seeds_give_equal_figures_and_others_do_not() {
+    let config = WorldConfig {
+        faults: vec![fault(1, FaultKind::Restart, 10, 15)],
+        workload: Workload::lora(10, crate::workload::Popularity::zipf),
+        ..world(3, 0.8, 100)
+    };
+    for placement in all() {
+        let of = |seed| format!("{:?}", run(&config, placement, seed, &mut |_| true));
+        assert!(of(3) == of(3), "{}", placement.name());
+        assert!(of(3) != of(4), "{}", placement.name());
+    }
+}
+
+#[test]
+fn every_policy_meets_the_same_requests() {
+    let config = WorldConfig { warmup: 20, ..world(3, 0.5, 200) };
+    let met = |placement| {
+        let figures = finish(&config, placement);
+        (figures.floor.to_bits(), figures.output_tokens)
+    };
+    let first = met(Placement::Oracle);
+    for placement in all() {
+        assert_eq!(met(placement), first, "{}", placement.name());
+    }
+}
+
+#[test]
+fn requests_of_the_warm_up_do_not_count() {
+    let all = finish(&world(3, 0.5, 200), Placement::Policy(Policy::LeastRequest));
+    let config = WorldConfig { warmup: 150, ..world(3, 0.5, 200) };
+    let some = finish(&config, Placement::Policy(Policy::LeastRequest));
+    assert_eq!((all.completed, some.completed), (200, 50));
+    assert_eq!((some.ttft.count(), some.tpot.count(), some.e2e.count()), (50, 50, 50));
+    assert!(some.output_tokens < all.output_tokens / 3 && some.seconds < all.seconds / 2.0);
+    assert_eq!((all.sent.iter().sum::<u64>(), some.sent.iter().sum::<u64>()), (200, 50));
+}
+
+#[test]
+fn answers_cut_in_the_warm_up_do_not_count() {
+    let faults = vec![fault(0, FaultKind::Restart, 10, 15)];
+    let config = WorldConfig { faults, ..world(1, 0.9, 60) };
+    let placement = Placement::Policy(Policy::LeastRequest);
+    assert!(check(&config, placement).cut > 0);
+    assert_eq!(check(&WorldConfig { warmup: 50, ..config }, placement).cut, 0);
+}
+
+#[test]
+fn a_closed_loop_never_has_more_requests_than_users() {
+    for users in [1, 7] {
+        let config = WorldConfig { pace: Pace::Closed(users), ..world(1, 0.5, 60) };
+        let figures = check(&config, Placement::Policy(Policy::RoundRobin));
+        // Little's law: users are the rate times the time in the system.
+        let under_way = figures.requests_per_s() * figures.e2e.mean().unwrap();
+        assert!(under_way <= f64::from(users) + 1e-6 && figures.backlog < users.into());
+        assert!(under_way > 0.8 * f64::from(users), "{under_way} of {users}");
+    }
+    // One user alone never waits: each first token comes as soon as it can.
+    let alone = finish(
+        &WorldConfig { pace: Pace::Closed(1), network_delay: Duration::ZERO, ..world(1, 0.5, 60) },
+        Placement::Policy(Policy::Predicted),
+    );
+    assert!((alone.ttft.mean().unwrap() - alone.floor).abs() < 1e-6);
+}
+
+#[test]
+fn a_stage_begins_when_nothing_of_the_one_before_is_left() {
+    let overload = Stage { rate: 40.0, seconds: 3.0 };
+    let calm = Stage { rate: 0.5, seconds: 20.0 };
+    let of = |stages: &[Stage]| {
+        let pace = Pace::Stages(stages.to_vec());
+        finish(&WorldConfig { pace, ..world(1, 0.5, u64::MAX) }, Placement::Policy(Policy::Random))
+    };
+    let (first, both) = (of(&[overload]), of(&[overload, calm]));
+    assert!(first.seconds > 40.0, "the first takes long to drain");
+    assert!(both.seconds > first.seconds);
+    let calm_ones = both.completed - first.completed;
+    assert!((3..25).contains(&calm_ones));
+    // Those of the second stage find an empty pool.
+    let slow = both.ttft.quantile(1.0).unwrap();
+    let sums = both.ttft.mean().unwrap() * number(both.completed)
+        - first.ttft.mean().unwrap() * number(first.completed);
+    assert!(sums / number(calm_ones) < 0.4, "{sums}");
+    assert!(slow > 20.0);
+}
+
+#[test]
+fn a_stage_without_requests_is_passed_over() {
+    let (none, some) = (Stage { rate: 0.0, seconds: 5.0 }, Stage { rate: 5.0, seconds: 5.0 });
+    for stages in [vec![none, some], vec![some, none, some], vec![some, none], vec![none]] {
+        let pace = Pace::Stages(stages.clone());
+        let config = WorldConfig { pace, ..world(1, 0.5, u64::MAX) };
+        let asked = config.workload.arrivals(&config.pace, 7).count() as u64;
+        for placement in [Placement::Oracle, Placement::Policy(Policy::Random)] {
+            assert_eq!(finish(&config, placement).completed, asked, "{stages:?}");
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few hundred requests")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+/// One prompt of 960 tokens that everybody has, and 64 of one's own.
+fn sharing(requests: u64) -> WorldConfig {
+    WorldConfig {
+        workload: Workload::shared_prefix(1, 1_000_000, 960, 64, 20),
+        pace: Pace::Constant(2.0),
+        ..world(2, 0.5, requests)
+    }
+}
+
+#[test]
+fn a_restart_empties_the_prefix_cache_and_sends_requests_elsewhere() {
+    let config = WorldConfig {
+        faults: [20, 40, 60, 80].map(|from| fault(0, FaultKind::Restart, from, from + 1)).to_vec(),
+        ..sharing(200)
+    };
+    let placement = Placement::Policy(Policy::RoundRobin);
+    let (whole, broken) = (check(&sharing(200), placement), check(&config, placement));
+    let missed = |figures: &Figures| figures.prefix_queries - figures.prefix_hits;
+    assert_eq!(missed(&whole), 200 * 64 + 2 * 960, "each endpoint computes it once");
+    assert!(missed(&broken) >= missed(&whole) + 4 * 960, "and once more after each restart");
+    assert!(broken.retries > 0 && broken.completed + broken.cut == 200);
+    assert_eq!(broken.refused, 0);
+}
+
+#[test]
+fn a_stalled_endpoint_gets_no_more_than_its_share_of_predicted() {
+    let config = WorldConfig {
+        faults: vec![fault(1, FaultKind::Stall, 20, 40)],
+        gateways: 1,
+        ..world(3, 0.7, 300)
+    };
+    let share = |policy| {
+        let figures = check(&config, Placement::Policy(policy));
+        assert!(figures.sent_during_faults > 40);
+        number(figures.sent_while_faulty[1]) / number(figures.sent_during_faults)
+    };
+    assert!((share(Policy::RoundRobin) - 1.0 / 3.0).abs() < 0.03, "round robin does not notice");
+    assert!(share(Policy::Predicted) < 1.0 / 3.0, "{}", share(Policy::Predicted));
+    assert!(share(Policy::LeastRequest) < 1.0 / 3.0);
+}
+
+#[test]
+fn a_short_trouble_of_the_azure_pool_ends_every_request() {
+    let trouble = Scenario::named("S10").unwrap();
+    let config = WorldConfig {
+        endpoints: trouble.endpoints,
+        workload: trouble.workload,
+        pace: trouble.pace,
+        faults: vec![
+            fault(0, FaultKind::Stall, 20, 30),
+            fault(1, FaultKind::FrozenMetrics, 25, 60),
+            fault(2, FaultKind::Restart, 40, 50),
+        ],
+        ..world(1, 0.5, 300)
+    };
+    let figures = check(&config, Placement::Policy(Policy::Predicted));
+    // An eighth of those that came in 10 and in 35 seconds, four a second. One that is down and cannot be seen to be draws
+    // requests, and loses them at once.
+    let [stalled, frozen, down] = figures.sent_while_faulty[..3] else { unreachable!() };
+    assert!(stalled + frozen <= (10 + 35) * 4 / 8, "{stalled} {frozen}");
+    assert!(figures.retries >= down && figures.refused == 0);
+}
+
+#[test]
+fn the_network_shows_in_the_time_to_the_first_token_both_ways() {
+    for placement in [Placement::Policy(Policy::RoundRobin), Placement::Oracle] {
+        let mean = |delay| {
+            let config = WorldConfig {
+                network_delay: Duration::from_millis(delay),
+                pace: Pace::Constant(0.2),
+                ..world(2, 0.5, 40)
+            };
+            finish(&config, placement).ttft.mean().unwrap()
+        };
+        let slower = mean(40) - mean(0);
+        assert!((slower - 0.08).abs() < 1e-6, "{slower}");
+    }
+}
+
+#[test]
+fn no_policy_is_below_the_idle_floor() {
+    for placement in all() {
+        for config in [world(3, 0.3, 100), WorldConfig { warmup: 30, ..sharing(100) }] {
+            let figures = finish(&config, placement);
+            let mean = figures.ttft.mean().unwrap();
+            assert!(figures.floor > 0.0 && figures.floor <= mean + 1e-9, "{}", placement.name());
+        }
+    }
+}
+
+#[test]
+fn a_run_can_be_stopped() {
+    let config = world(3, 0.5, 3_000);
+    let mut told = Vec::new();
+    let figures = run(&config, Placement::Policy(Policy::RoundRobin), 1, &mut |ended| {
+        told.push(ended);
+        false
+    });
+    // One step may end several.
+    assert!(figures.stopped && told.len() == 1 && (1_000..1_020).contains(&told[0]));
+    assert_eq!(figures.completed, told[0]);
+}
