@@ -4,6 +4,12 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+mod bench;
+mod compare;
+
+pub(crate) use bench::{AskArgs, Asked, BenchArgs, Coming, LoadArgs, time};
+pub(crate) use compare::{CompareArgs, PoolArgs, Spacing};
+
 /// An inference gateway: one address in front of your vLLM servers.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
@@ -19,6 +25,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     Get(GetArgs),
     Sim(SimArgs),
+    Bench(Box<BenchArgs>),
+    Compare(Box<CompareArgs>),
     Reference(ReferenceArgs),
 }
 
@@ -95,8 +103,8 @@ pub(crate) struct SettingArgs {
     /// Labels that the selectors of Gateways match [default: istio=ingressgateway]
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub(crate) labels: Option<String>,
-    /// Policy of pools that name none: round-robin, random, least-request, queue-kv,
-    /// queue-kv-local [default: queue-kv-local]
+    /// Policy of pools that name none: predicted, queue-kv, queue-kv-local, round-robin, random,
+    /// least-request, prefix-hash, gie-default, lora-chain [default: queue-kv-local]
     #[arg(long, value_name = "NAME")]
     pub(crate) policy: Option<String>,
     /// How long running requests may take to finish at a stop [default: 60s]
@@ -156,8 +164,8 @@ pub(crate) struct SimArgs {
     /// Number of servers
     #[arg(long, default_value_t = 1)]
     pub(crate) replicas: u16,
-    /// Machine and model whose speed is simulated
-    #[arg(long, default_value = "a10-llama2-7b")]
+    /// Machine and model whose speed is simulated, a name or a YAML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "a10-llama2-7b")]
     pub(crate) profile: String,
     /// Name of the base model
     #[arg(long)]
@@ -177,6 +185,33 @@ pub(crate) struct SimArgs {
     /// Serve the metric names of vLLM's V0 engine, as the tutorial's image does.
     #[arg(long)]
     pub(crate) legacy_metrics: bool,
+    /// Break the servers, or the one of this index, counted from 0 (repeatable; the last one for a server counts);
+    /// e.g. stall, status:503@0.1, 2=crash:5; a wrong one lists the forms
+    #[arg(long = "fault", value_name = "[INDEX=]FAULT", value_parser = placed_fault)]
+    pub(crate) faults: Vec<PlacedFault>,
+    /// Serve the faults of all servers here, to be read and changed at /faults
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// A fault and the server that has it, or all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlacedFault {
+    pub(crate) index: Option<u16>,
+    pub(crate) fault: sim::Fault,
+}
+
+fn placed_fault(text: &str) -> Result<PlacedFault, String> {
+    let (index, fault) = match text.split_once('=') {
+        None => (None, text),
+        Some((index, fault)) => {
+            let index = index.parse::<u16>();
+            let index = index.map_err(|_| "expected the index of a server before =, such as 0")?;
+            (Some(index), fault)
+        }
+    };
+    let fault = fault.parse().map_err(|error: sim::FaultError| error.to_string())?;
+    Ok(PlacedFault { index, fault })
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -185,3 +220,6 @@ fn positive(text: &str) -> Result<f64, String> {
         Ok(_) | Err(_) => Err("expected a number above 0, such as 10".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! The commands, one file each.
 
+pub(crate) mod bench;
 pub(crate) mod check;
+pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod get;
 pub(crate) mod reference;

@@ -15,6 +15,7 @@ mod configuration;
 mod fetch;
 mod logging;
 mod outcome;
+mod profile;
 mod settings;
 mod signals;
 
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         Command::Check(args) => command::check::run(&args),
         Command::Get(args) => command::get::run(&args),
         Command::Sim(args) => command::sim::run(&args),
+        Command::Bench(args) => command::bench::run(&args),
+        Command::Compare(args) => command::compare::run(&args),
         Command::Reference(args) => command::reference::run(&args),
     };
     outcome.report()

@@ -238,7 +238,7 @@ fn words_are_those_of_the_list() {
         let base = Policy::default() == policy;
         each("policy", &[(policy.name(), Ok(if base { "" } else { policy.name() }))]);
     }
-    let unknown = "no policy is called \"fastest\"; use one of round-robin, random,";
+    let unknown = "no policy is called \"fastest\"; use one of predicted, queue-kv,";
     each("policy", &[("fastest", Err(unknown))]);
     each("policy", &[("Random", Err("no policy is called \"Random\""))]);
     let wrong = Err("expected json or text");

@@ -1,0 +1,3 @@
+//! The binary as scripts use it, where no server is needed.
+
+mod compare;
