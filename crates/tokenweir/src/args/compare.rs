@@ -24,7 +24,7 @@ pub(crate) struct CompareArgs {
     /// Folder with requests.jsonl and meta.json of a real server's run, to replay on the simulator
     #[arg(long, value_name = "DIR", requires = "profile", conflicts_with_all = ["live", "policies", "html", "rate", "load", "sweep", "concurrency", "longest", "seeds", "requests", "replicas", "gateways", "scrape_interval"])]
     pub(crate) recorded: Option<PathBuf>,
-    /// Policies, separated by commas; the oracle is always there [default: all]
+    /// Policies, separated by commas; round-robin and the oracle are always there [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) policies: Vec<String>,
     #[command(flatten)]

@@ -78,7 +78,7 @@ fn plan(args: &CompareArgs) -> Result<Plan, Vec<String>> {
     }
 }
 
-/// The policies of these names, in their order, and the oracle.
+/// The policies of these names, in their order; round robin and the oracle stand beside every result.
 fn placements(names: &[String]) -> Result<Vec<Placement>, Vec<String>> {
     let mut problems = Vec::new();
     let mut placements = Vec::new();
@@ -91,6 +91,10 @@ fn placements(names: &[String]) -> Result<Vec<Placement>, Vec<String>> {
     }
     if names.is_empty() {
         placements.extend(Policy::ALL.map(Placement::Policy));
+    }
+    let round_robin = Placement::Policy(Policy::RoundRobin);
+    if !placements.contains(&round_robin) {
+        placements.push(round_robin);
     }
     placements.push(Placement::Oracle);
     if problems.is_empty() { Ok(placements) } else { Err(problems) }
