@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 /// How the endpoints of a pool are ranked.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Policy {
-    /// The seconds a request would wait, from own work in flight, others' load, cached prefix and adapters.
+    /// The seconds a request would take, from own work in flight, others' load, cached prefix, adapters and learned speed.
     Predicted,
     /// The endpoint's own queue depth and KV use, as last scraped, and nothing else.
     QueueKv,

@@ -1,5 +1,5 @@
-//! `predicted`: the seconds until a request would have its first token, and what it costs the others, summed without
-//! weights.
+//! `predicted`: the seconds until a request would have its last token, and what its prompt costs the others, summed
+//! without weights.
 
 use smallvec::SmallVec;
 
@@ -20,9 +20,9 @@ pub(super) fn costs(candidates: &[Candidate<'_>]) -> Vec<Cost> {
 fn cost(candidate: &Candidate<'_>, others: f64) -> Cost {
     let Candidate { load, speed, .. } = candidate;
     let uncached = candidate.uncached_tokens;
+    let decode = speed.output_tokens * step(candidate);
     // A slot that this request takes is one that the next adapter has to wait for: on average until half of a request's
     // time is over, and the likelier, the fewer are left.
-    let decode = speed.output_tokens * step(candidate);
     let slot = candidate.adapter_pressure * decode / 2.0;
     let adapter = match candidate.adapter {
         AdapterFit::Base | AdapterFit::Active => 0.0,
