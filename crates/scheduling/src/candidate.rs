@@ -16,6 +16,8 @@ pub struct Candidate<'a> {
     pub cached_blocks: u32,
     /// Prompt tokens that therefore have to be computed, one at the least.
     pub uncached_tokens: f64,
+    /// Prompt tokens that no request in flight there holds in its KV cache.
+    pub unshared_tokens: f64,
     pub adapter: AdapterFit,
     /// Adapters that would then be in use there, over its slots.
     pub adapter_pressure: f64,
@@ -24,6 +26,11 @@ pub struct Candidate<'a> {
     /// How many other endpoints come before it on the hash ring, seen from the request's prefix. Only `prefix-hash` asks.
     pub ring_rank: u32,
     pub speed: Speed,
+    /// Requests such as this one that could begin there at once; only asked where [`Admission`](crate::Admission) is not
+    /// `Always`.
+    pub places: u32,
+    /// Nothing was sent there for so long that its speed may have changed.
+    pub untried: bool,
 }
 
 impl<'a> Candidate<'a> {
@@ -37,11 +44,14 @@ impl<'a> Candidate<'a> {
             load: Load::default(),
             cached_blocks: 0,
             uncached_tokens: 1.0,
+            unshared_tokens: 1.0,
             adapter: AdapterFit::Base,
             adapter_pressure: 0.0,
             adapter_listed: false,
             ring_rank: 0,
             speed: Speed::default(),
+            places: 0,
+            untried: false,
         }
     }
 }

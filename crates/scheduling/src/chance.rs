@@ -1,7 +1,7 @@
 //! Chance as an argument.
 
 /// The turn and the dice of one decision. Equal chances give equal decisions.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Chance {
     /// Counts the decisions of a pool; round robin walks along it.
     pub turn: u64,

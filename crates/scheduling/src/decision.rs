@@ -50,7 +50,7 @@ pub struct Term {
 
 /// What choosing a candidate would cost, term by term. Costs are summed without weights.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Cost(pub SmallVec<[Term; 2]>);
+pub struct Cost(pub SmallVec<[Term; 7]>);
 
 impl Cost {
     pub fn of(terms: impl IntoIterator<Item = (&'static str, f64)>) -> Self {
@@ -70,4 +70,6 @@ pub struct Decision {
     pub reason: Reason,
     /// The cost of every candidate, in the candidates' order.
     pub costs: Vec<Cost>,
+    /// Indices of those that were no candidates, since they are in trouble or just beginning; ascending. They have no cost.
+    pub left_out: Vec<usize>,
 }

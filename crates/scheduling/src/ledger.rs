@@ -7,19 +7,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::{
-    BLOCK_BYTES, Candidate, Chance, Decision, EndpointId, InferenceRequest, Policy, Signals,
-    Unschedulable, hash_name,
-    lengths::Lengths,
+    AdapterFit, Admission, BLOCK_BYTES, Candidate, Chance, Decision, EndpointId, InferenceRequest,
+    Load, Outcome, OutlierDetection, Policy, Report, Signals, Unschedulable,
+    breaker::Sent,
+    hash_name,
+    lengths::{Expected, Lengths},
     mean::Mean,
-    prefix::{CAPACITY_DEFAULT, PrefixIndex},
+    prefix::{CAPACITY_DEFAULT, Match, Pin, PrefixIndex},
     ring::HashRing,
     schedule,
-    speed::SpeedEstimate,
+    speed::PoolSpeed,
 };
 
 mod account;
+mod screen;
+mod trouble;
 
 use account::{Account, Foreign};
+pub use trouble::Trouble;
 
 /// Bytes of a prompt a token takes until it has been learned: about what English text takes.
 const BYTES_PER_TOKEN: f64 = 4.0;
@@ -27,6 +32,14 @@ const BYTES_PER_TOKEN: f64 = 4.0;
 const BYTES_PER_TOKEN_KNOWN: std::ops::RangeInclusive<f64> = 0.5..=16.0;
 /// Adapters' names remembered, of all endpoints; later ones are treated like base models.
 const ADAPTERS_MAX: usize = 4096;
+
+/// How often an endpoint is asked to report along with an answer. A report costs a vLLM half of what a scrape does, about
+/// four milliseconds without serving, and a line in its log.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// So many endpoints are looked at for every request; what more have in common is known for so long.
+const COMMON_ANEW_MAX: usize = 32;
+const COMMON_FRESH: Duration = Duration::from_millis(100);
 
 /// Where an endpoint is in a [`Ledger`].
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -53,11 +66,21 @@ pub struct Claim {
     prefill_tokens: f64,
     /// What of that is charged at the moment.
     pending: f64,
+    /// When its prompt will be computed, if its first token does not show it.
+    due: Option<Duration>,
+    /// Its prompt's blocks, which it may share with others.
+    pin: Option<Pin>,
+    /// KV tokens of its own: what its blocks do not have.
     kv_tokens: f64,
     kv_variance: f64,
+    /// Tokens the answer may have, as far as its request says.
+    limit: Option<u64>,
     /// What was expected of the answer, and what came.
     expected: f64,
     streamed: f64,
+    /// How the endpoint is judged by its end.
+    numbered: Sent,
+    rule: OutlierDetection,
 }
 
 impl Claim {
@@ -65,6 +88,38 @@ impl Claim {
     pub fn slot(&self) -> Slot {
         self.slot
     }
+
+    /// Tokens still to come. Where nobody tells of any, half of them are there, on average over its time.
+    fn growth(&self) -> f64 {
+        match self.due {
+            Some(_) => self.expected / 2.0,
+            None => self.expected - self.streamed,
+        }
+    }
+
+    /// Whether its first token has come.
+    pub fn has_begun(&self) -> bool {
+        self.first_token.is_some()
+    }
+}
+
+/// What a request is charged for.
+struct Charge {
+    adapter: Option<u64>,
+    prompt: ChargedPrompt,
+    limit: Option<u64>,
+    expected: Expected,
+    rule: OutlierDetection,
+    unstreamed: bool,
+}
+
+/// What of that its prompt is.
+struct ChargedPrompt {
+    bytes: u64,
+    /// Tokens that have to be computed.
+    uncached: f64,
+    /// Tokens that are in no pinned block.
+    unshared: f64,
 }
 
 /// How a request ended, as far as something can be learned from it.
@@ -72,6 +127,8 @@ impl Claim {
 pub struct Ending {
     /// The answer was whole.
     pub complete: bool,
+    /// What it says of the endpoint.
+    pub outcome: Outcome,
     /// Length of the prompt, as the endpoint counted it.
     pub prompt_tokens: Option<u64>,
     /// Length of the answer, likewise; without it, as many tokens as were told of.
@@ -91,6 +148,16 @@ impl ScrapeMark {
     pub const NOTHING: Self = Self { sent: 0, in_flight: 0, kv_tokens: 0.0 };
 }
 
+/// What the endpoints of a pick have in common.
+#[derive(Clone, Copy, Debug)]
+struct Common {
+    first: Option<Slot>,
+    count: usize,
+    at: Duration,
+    speeds: PoolSpeed,
+    foreign: Foreign,
+}
+
 /// Endpoints as their gateway knows them.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -103,8 +170,12 @@ pub struct Ledger {
     bytes_per_token: Mean,
     /// Names that endpoints have listed as adapters.
     adapters: BTreeSet<String>,
-    /// Blocks cached by slot, for the request being placed.
-    cached: Vec<u32>,
+    /// What of the prompt being placed is cached, by slot.
+    cached: Vec<Match>,
+    /// Of the endpoints of the latest pick.
+    common: Option<Common>,
+    /// The latest pick's, for what is drawn between picks.
+    chance: Chance,
 }
 
 impl Ledger {
@@ -156,26 +227,58 @@ impl Ledger {
         self.ring = HashRing::new(self.by_id.iter().map(|(id, slot)| (slot.0, id)));
     }
 
-    /// Chooses among the endpoints of `usable`, and charges the choice.
+    /// Chooses among the endpoints of `usable` that are not out, and charges the choice.
     pub fn pick(
         &mut self,
         policy: Policy,
         request: &InferenceRequest<'_>,
         usable: &[Slot],
+        rule: &OutlierDetection,
         now: Duration,
         chance: Chance,
     ) -> Result<(Decision, Claim), Unschedulable> {
+        self.chance = chance;
+        for slot in usable {
+            self.accounts[slot.index()].settle(now);
+        }
         self.find_prefixes(request.blocks);
         let adapter = self.adapter(request);
-        let candidates = self.candidates(policy, request, adapter, usable, now);
-        let decision = schedule(policy, request, &candidates, now, chance)?;
+        let screened = self.screen(usable, rule, now);
+        let common = self.common(&screened.slots, now);
+        let candidates = self.candidates(policy, request, adapter, &screened.slots, &common, now);
+        let kept = admitted(request.admission, &candidates)?;
+        let candidates = match &kept {
+            Some(kept) => kept.iter().map(|index| candidates[*index]).collect(),
+            None => candidates,
+        };
+        let mut decision = schedule(policy, request, &candidates, now, chance)?;
         let uncached = candidates[decision.choices[0]].uncached_tokens;
         drop(candidates);
+        screened.place(&mut decision, kept.as_deref());
         let slot = usable[decision.choices[0]];
-        self.prefixes.touch(slot.0, request.blocks);
-        let prompt_tokens = self.tokens_of(request.prompt_bytes);
-        let claim =
-            self.charge(slot, adapter, request.prompt_bytes, (prompt_tokens, uncached), now);
+        let pin = self.prefixes.pin(slot.0, request.blocks);
+        let blocks = request.blocks.len() as u64;
+        let prompt = ChargedPrompt {
+            bytes: request.prompt_bytes,
+            uncached,
+            unshared: self
+                .tokens_of(request.prompt_bytes.saturating_sub(blocks * BLOCK_BYTES as u64)),
+        };
+        let expected = self.lengths.expect(adapter, request.max_tokens.map(approximate));
+        let limit = request.max_tokens;
+        let claim = self.charge(
+            slot,
+            Charge {
+                adapter,
+                prompt,
+                limit,
+                expected,
+                rule: *rule,
+                unstreamed: request.unstreamed,
+            },
+            Some(pin),
+            now,
+        );
         Ok((decision, claim))
     }
 
@@ -184,14 +287,35 @@ impl Ledger {
         request.model.filter(|model| self.adapters.contains(*model)).map(hash_name)
     }
 
+    /// What endpoints have in common. Of many it is not looked up anew for every request.
+    fn common(&mut self, usable: &[Slot], now: Duration) -> Common {
+        let few = usable.len() <= COMMON_ANEW_MAX;
+        let known = self.common.filter(|common| {
+            let same = (common.first, common.count) == (usable.first().copied(), usable.len());
+            same && !few && now.saturating_sub(common.at) < COMMON_FRESH
+        });
+        known.unwrap_or_else(|| {
+            let accounts = || usable.iter().map(|slot| &self.accounts[slot.index()]);
+            let common = Common {
+                first: usable.first().copied(),
+                count: usable.len(),
+                at: now,
+                speeds: PoolSpeed::of(accounts().map(Account::speed)),
+                foreign: Foreign::mean(accounts().filter_map(|account| account.foreign(now))),
+            };
+            self.common = Some(common);
+            common
+        })
+    }
+
     /// How much of the prompt each endpoint has.
     fn find_prefixes(&mut self, blocks: &[u64]) {
         self.cached.clear();
-        self.cached.resize(self.accounts.len(), 0);
+        self.cached.resize(self.accounts.len(), Match::default());
         let cached = &mut self.cached;
-        self.prefixes.matches(blocks, |endpoint, blocks| {
+        self.prefixes.matches(blocks, |endpoint, found| {
             if let Some(cached) = cached.get_mut(endpoint as usize) {
-                *cached = blocks;
+                *cached = found;
             }
         });
     }
@@ -206,27 +330,47 @@ impl Ledger {
         request: &InferenceRequest<'_>,
         adapter: Option<u64>,
         usable: &[Slot],
+        common: &Common,
         now: Duration,
     ) -> Vec<Candidate<'a>> {
-        let output = self.lengths.mean(adapter);
+        let output = self.lengths.expect(adapter, request.max_tokens.map(approximate)).tokens;
         let tokens = self.tokens_of(request.prompt_bytes);
         let block_tokens = self.tokens_of(BLOCK_BYTES as u64);
-        let accounts = usable.iter().map(|slot| &self.accounts[slot.index()]);
-        let like = SpeedEstimate::mean(accounts.map(Account::speed));
-        let accounts = usable.iter().map(|slot| &self.accounts[slot.index()]);
-        let foreign = Foreign::mean(accounts.filter_map(|account| account.foreign(now)));
         let candidate = |slot: &Slot| {
-            let cached = self.cached[slot.index()];
+            let Match { cached, pinned } = self.cached[slot.index()];
             let account = &self.accounts[slot.index()];
+            let mut speed = common.speeds.speed(account.speed());
+            speed.output_tokens = output;
+            let unshared = (tokens - f64::from(pinned) * block_tokens).max(1.0);
             Candidate {
                 cached_blocks: cached,
                 uncached_tokens: (tokens - f64::from(cached) * block_tokens).max(1.0),
+                unshared_tokens: unshared,
                 adapter: account.adapters().fit(adapter),
                 adapter_pressure: account.adapters().pressure(),
                 adapter_listed: adapter.is_some() && account.lists(request.model),
                 ring_rank: u32::MAX,
-                load: account.load(now, &foreign),
-                ..account.candidate(output, &like)
+                load: Load {
+                    kv_tokens: account.kv_tokens() + self.pinned_tokens(*slot),
+                    ..account.load(now, &common.foreign)
+                },
+                places: match request.admission {
+                    Admission::Always => 0,
+                    _ if account.adapters().fit(adapter) == AdapterFit::Full => 0,
+                    Admission::WhenFree => {
+                        account.places(unshared, self.pinned_tokens(*slot), false, now)
+                    }
+                    Admission::WhenUnnoticed
+                        if account.would_notice(&speed, tokens + output, now) =>
+                    {
+                        0
+                    }
+                    Admission::WhenSpare | Admission::WhenUnnoticed => {
+                        account.places(unshared + output, self.pinned_tokens(*slot), true, now)
+                    }
+                },
+                untried: account.is_untried(now),
+                ..account.candidate(speed)
             }
         };
         let mut candidates: Vec<Candidate<'a>> = usable.iter().map(candidate).collect();
@@ -252,39 +396,51 @@ impl Ledger {
         }
     }
 
-    fn charge(
-        &mut self,
-        slot: Slot,
-        adapter: Option<u64>,
-        prompt_bytes: u64,
-        (prompt_tokens, uncached): (f64, f64),
-        now: Duration,
-    ) -> Claim {
-        let expected = self.lengths.mean(adapter);
+    /// Tokens of the prompt blocks that requests in flight there use, each block once.
+    fn pinned_tokens(&self, slot: Slot) -> f64 {
+        approximate(self.prefixes.pinned(slot.0) as u64) * self.tokens_of(BLOCK_BYTES as u64)
+    }
+
+    fn charge(&mut self, slot: Slot, charge: Charge, pin: Option<Pin>, now: Duration) -> Claim {
+        let Charge { adapter, prompt, limit, expected, rule, unstreamed } = charge;
+        let due = unstreamed.then(|| self.accounts[slot.index()].due(prompt.uncached, now));
         let claim = Claim {
             slot,
             adapter,
             sent: now,
             first_token: None,
             last_token: now,
-            prompt_bytes,
-            prompt_tokens,
-            prefill_tokens: uncached,
-            pending: uncached,
-            kv_tokens: uncached + expected,
-            kv_variance: self.lengths.variance(adapter),
-            expected,
+            prompt_bytes: prompt.bytes,
+            prompt_tokens: self.tokens_of(prompt.bytes),
+            prefill_tokens: prompt.uncached,
+            pending: prompt.uncached,
+            due,
+            pin,
+            kv_tokens: prompt.unshared + expected.tokens,
+            kv_variance: expected.variance,
+            limit,
+            expected: expected.tokens,
             streamed: 0.0,
+            numbered: self.accounts[slot.index()].send(now),
+            rule,
         };
         self.accounts[slot.index()].charge(&claim);
         claim
     }
 
-    /// Takes a request that one endpoint did not answer to another.
-    pub fn advance(&mut self, claim: Claim, to: Slot, now: Duration) -> Claim {
-        let (adapter, bytes, tokens) = (claim.adapter, claim.prompt_bytes, claim.prompt_tokens);
-        self.end(claim, Ending::default());
-        self.charge(to, adapter, bytes, (tokens, tokens), now)
+    /// Takes a request that one endpoint did not answer to another; `outcome` is what that says of the first.
+    pub fn advance(&mut self, claim: Claim, to: Slot, outcome: Outcome, now: Duration) -> Claim {
+        let (bytes, tokens) = (claim.prompt_bytes, claim.prompt_tokens);
+        let charge = Charge {
+            adapter: claim.adapter,
+            prompt: ChargedPrompt { bytes, uncached: tokens, unshared: tokens },
+            limit: claim.limit,
+            expected: self.lengths.expect(claim.adapter, claim.limit.map(approximate)),
+            rule: claim.rule,
+            unstreamed: claim.due.is_some(),
+        };
+        self.end(claim, Ending { outcome, ..Ending::default() }, now);
+        self.charge(to, charge, None, now)
     }
 
     /// Tokens came in a stream: the first of the answer, or more.
@@ -293,12 +449,14 @@ impl Ledger {
     }
 
     /// The request is over.
-    #[expect(clippy::needless_pass_by_value, reason = "a claim is ended once")]
-    pub fn end(&mut self, claim: Claim, ending: Ending) {
+    pub fn end(&mut self, mut claim: Claim, ending: Ending, now: Duration) {
+        if let Some(pin) = claim.pin.take() {
+            self.prefixes.unpin(pin);
+        }
         if ending.complete {
             let output = ending.output_tokens.map_or(claim.streamed, approximate);
             if output > 0.0 {
-                self.lengths.learn(claim.adapter, output);
+                self.lengths.learn(claim.adapter, claim.limit.map(approximate), output);
             }
         }
         let tokens = ending.prompt_tokens.map_or(0.0, approximate);
@@ -306,12 +464,15 @@ impl Ledger {
         if BYTES_PER_TOKEN_KNOWN.contains(&per_token) {
             self.bytes_per_token.add(per_token);
         }
-        self.accounts[claim.slot.index()].end(&claim);
+        let account = &mut self.accounts[claim.slot.index()];
+        account.settle(now);
+        account.end(&claim, now);
+        account.judge(&claim, ending.outcome, now, &mut self.chance);
     }
 
     /// To be taken when a scrape is sent: only what was sent before can be in its answer.
     pub fn mark(&self, slot: Slot) -> ScrapeMark {
-        self.accounts[slot.index()].mark()
+        self.accounts[slot.index()].mark(self.pinned_tokens(slot))
     }
 
     /// Takes in what a scrape said.
@@ -326,14 +487,35 @@ impl Ledger {
         self.prefixes.set_capacity(slot.0, blocks);
         if self.accounts[slot.index()].has_restarted(&signals) {
             self.prefixes.forget(slot.0);
+            self.accounts[slot.index()].begin_anew();
         }
         for name in signals.running_adapters.iter().flat_map(|names| names.iter()) {
             if self.adapters.len() < ADAPTERS_MAX && !self.adapters.contains(name) {
                 self.adapters.insert(name.clone());
             }
         }
-        let output = self.lengths.mean(None);
+        let output = self.lengths.expect(None, None).tokens;
         self.accounts[slot.index()].scraped(mark, signals, output);
+    }
+
+    /// Tokens of the request's prompt and of the answer to expect.
+    pub fn size(&self, request: &InferenceRequest<'_>) -> f64 {
+        let limit = request.max_tokens.map(approximate);
+        let answer = self.lengths.expect(self.adapter(request), limit).tokens;
+        self.tokens_of(request.prompt_bytes) + answer
+    }
+
+    /// Whether a request that goes there now is to ask for a report. If so, it counts as asked.
+    pub fn asks_report(&mut self, slot: Slot, now: Duration) -> bool {
+        self.accounts[slot.index()].asks_report(now)
+    }
+
+    /// Takes in what the endpoint of a claim said of itself when it ended that claim's answer: it was true then, and has
+    /// nothing of the claim any more.
+    pub fn reported(&mut self, claim: &Claim, report: Report, now: Duration) {
+        let output = self.lengths.expect(None, None).tokens;
+        let pinned = self.pinned_tokens(claim.slot);
+        self.accounts[claim.slot.index()].reported(claim, report, (output, pinned), now);
     }
 
     /// Requests of this gateway the endpoint has not finished.
@@ -354,6 +536,30 @@ impl Ledger {
     /// The time to first token to expect: the mean of the latest; `None` before the first.
     pub fn predicted_ttft_seconds(&self, slot: Slot) -> Option<f64> {
         self.accounts[slot.index()].predicted_ttft_seconds()
+    }
+}
+
+/// Which of these the request may go to now, by index; `None` if it may go to all.
+fn admitted(
+    admission: Admission,
+    candidates: &[Candidate<'_>],
+) -> Result<Option<Vec<usize>>, Unschedulable> {
+    let with = |places: u32| {
+        (0..candidates.len()).filter(move |index| candidates[*index].places >= places)
+    };
+    match admission {
+        Admission::Always => Ok(None),
+        // Nobody is there, which is not for waiting to mend.
+        _ if candidates.is_empty() => Ok(None),
+        Admission::WhenFree if with(1).next().is_some() => Ok(None),
+        Admission::WhenFree => Err(Unschedulable::Saturated),
+        Admission::WhenSpare | Admission::WhenUnnoticed => {
+            let kept: Vec<usize> = with(2).collect();
+            // Whoever comes next is to find an endpoint that is not busy with a prompt, if there are two at all.
+            let quiet = with(1).filter(|index| candidates[*index].load.prefill_tokens <= 0.0);
+            let enough = !kept.is_empty() && quiet.count() >= candidates.len().min(2);
+            if enough { Ok(Some(kept)) } else { Err(Unschedulable::Saturated) }
+        }
     }
 }
 

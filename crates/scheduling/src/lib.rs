@@ -6,6 +6,8 @@
 //! Deliberately absent: I/O, clocks, randomness of its own, locks, tokio, serde, wire formats.
 
 mod adapters;
+mod admission;
+mod breaker;
 mod candidate;
 mod chance;
 mod decision;
@@ -15,20 +17,25 @@ mod lengths;
 mod mean;
 mod policy;
 mod prefix;
+mod pulse;
 mod request;
 mod ring;
 mod schedule;
 mod signals;
+mod slow_start;
 mod speed;
 
+pub use admission::{AdmissionQueue, Entry, FlowControl, LOOKED_AT_MAX, Ticket};
+pub use breaker::{Outcome, OutlierDetection};
 pub use candidate::{AdapterFit, Candidate, Load, Speed};
 pub use chance::Chance;
 pub use decision::{CHOICES_MAX, Choices, Cost, Decision, Reason, Term};
 pub use endpoint::EndpointId;
-pub use ledger::{Claim, Ending, Ledger, ScrapeMark, Slot};
+pub use ledger::{Claim, Ending, Ledger, ScrapeMark, Slot, Trouble};
 pub use policy::{Policy, UnknownPolicy};
 pub use request::{
-    BLOCK_BYTES, BLOCKS_MAX, InferenceRequest, hash_blocks, hash_bytes, hash_name, hash_prefix,
+    Admission, BLOCK_BYTES, BLOCKS_MAX, InferenceRequest, hash_blocks, hash_bytes, hash_name,
+    hash_prefix,
 };
 pub use schedule::{Unschedulable, schedule};
-pub use signals::{Reading, Signals};
+pub use signals::{Reading, Report, Signals};

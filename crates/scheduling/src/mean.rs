@@ -12,8 +12,18 @@ pub(crate) struct Mean {
 
 impl Mean {
     pub(crate) fn add(&mut self, sample: f64) {
+        self.add_weighted(sample, NEW_WEIGHT);
+    }
+
+    /// With another weight of the newest sample.
+    pub(crate) fn add_weighted(&mut self, sample: f64, new_weight: f64) {
         self.count += 1.0;
-        self.value += NEW_WEIGHT.max(1.0 / self.count) * (sample - self.value);
+        self.value += new_weight.max(1.0 / self.count) * (sample - self.value);
+    }
+
+    /// Makes it count for so many samples at most.
+    pub(crate) fn fade(&mut self, count: f64) {
+        self.count = self.count.min(count);
     }
 
     pub(crate) fn or(&self, default: f64) -> f64 {

@@ -5,12 +5,12 @@ use std::{fmt, str::FromStr};
 /// How the endpoints of a pool are ranked.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Policy {
+    #[default]
     /// The seconds a request would take, from own work in flight, others' load, cached prefix, adapters and learned speed.
     Predicted,
     /// The endpoint's own queue depth and KV use, as last scraped, and nothing else.
     QueueKv,
     /// The same, corrected by what this gateway sent since that scrape.
-    #[default]
     QueueKvLocal,
     /// One after the other.
     RoundRobin,
@@ -51,6 +51,11 @@ impl Policy {
             Self::GieDefault => "gie-default",
             Self::LoraChain => "lora-chain",
         }
+    }
+
+    /// The unit of its costs, if they have one.
+    pub fn cost_unit(self) -> Option<&'static str> {
+        (self == Self::Predicted).then_some("seconds")
     }
 
     /// Whether it asks where a prompt's blocks are cached.

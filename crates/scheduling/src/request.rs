@@ -10,6 +10,20 @@ pub const BLOCKS_MAX: usize = 2048;
 /// Bytes of a prompt that `prefix-hash` looks at; KubeAI's `prefixCharLength`.
 const PREFIX_BYTES: usize = 100;
 
+/// When a request may go to an endpoint.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Admission {
+    /// At once; it waits there if it must.
+    #[default]
+    Always,
+    /// When there is an endpoint where it could begin at once.
+    WhenFree,
+    /// When there is one, and with it gone another request could still begin somewhere at once.
+    WhenSpare,
+    /// When, besides, those that are there and those that come would hardly notice it.
+    WhenUnnoticed,
+}
+
 /// A request, as far as choosing an endpoint needs it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InferenceRequest<'a> {
@@ -22,8 +36,23 @@ pub struct InferenceRequest<'a> {
     pub blocks: &'a [u64],
     /// Hash of how the prompt begins.
     pub prefix: u64,
+    /// Higher goes first; below zero it is [sheddable](InferenceRequest::sheddable).
+    pub priority: i32,
+    /// Whose it is: flows share a pool fairly. 0 if nobody said.
+    pub flow: u64,
+    /// Tokens its answer may have, if the request says so.
+    pub max_tokens: Option<u64>,
+    /// Its answer comes as a whole: nothing will be heard of its first token.
+    pub unstreamed: bool,
+    /// When it may go to an endpoint.
+    pub admission: Admission,
+}
+
+impl InferenceRequest<'_> {
     /// It may be refused rather than wait.
-    pub sheddable: bool,
+    pub fn sheddable(&self) -> bool {
+        self.priority < 0
+    }
 }
 
 /// The hash chain of a prompt's full blocks. `root` stands for whatever else must be equal for a cache to be shared: model,
@@ -32,9 +61,18 @@ pub fn hash_blocks(root: u64, prompt: &[u8], blocks: &mut Vec<u64>) {
     blocks.clear();
     let mut state = root;
     blocks.extend(prompt.chunks_exact(BLOCK_BYTES).take(BLOCKS_MAX).map(|block| {
-        state = xxh3_64_with_seed(block, state);
+        // Not seeded with what came before: a seed costs as much as the block itself.
+        state = chained(state, xxh3_64(block));
         state
     }));
+}
+
+/// Puts a block's hash behind what came before: SplitMix64's finaliser, in which every bit counts for every other.
+fn chained(before: u64, block: u64) -> u64 {
+    let mut mixed = (before ^ block.rotate_left(32)).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 /// The hash of how a prompt begins, for `prefix-hash`.

@@ -19,6 +19,9 @@ mod prefix_hash;
 pub enum Unschedulable {
     #[error("no endpoint is ready")]
     NoEndpoints,
+    /// Every endpoint would make the request wait, and it can wait where it is.
+    #[error("every endpoint would make the request wait")]
+    Saturated,
     /// Every endpoint is saturated, and the request may be refused.
     #[error("every endpoint is saturated")]
     Shed,
@@ -50,7 +53,7 @@ pub fn schedule(
         Policy::LoraChain => lora_chain::costs(request, candidates, now)?,
     };
     let choices = match policy {
-        Policy::Predicted => predicted::choices(&costs, &mut chance),
+        Policy::Predicted => predicted::choices(candidates, &costs, &mut chance),
         _ => cheapest(&costs, &mut chance),
     };
     let reason = match policy {
@@ -58,7 +61,7 @@ pub fn schedule(
         Policy::Predicted | Policy::GieDefault => advantage(candidates, choices[0]),
         _ => reason,
     };
-    Ok(Decision { choices, reason, costs })
+    Ok(Decision { choices, reason, costs, left_out: Vec::new() })
 }
 
 /// Whether the chosen candidate has of the prompt, or the adapter, what some other has not.

@@ -20,6 +20,14 @@ impl<T: Copy> Reading<T> {
     }
 }
 
+/// What an endpoint said of itself along with an answer: part of what a scrape tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    pub waiting: Option<u32>,
+    pub running: Option<u32>,
+    pub kv_usage: Option<f64>,
+}
+
 /// An endpoint's own metrics. A field is `None` until the endpoint has said it once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Signals {

@@ -1,11 +1,17 @@
 //! One endpoint's account: what is charged to it, what it said, what was learned of it.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use super::{Claim, ScrapeMark, approximate};
+use super::{Claim, REPORT_INTERVAL, ScrapeMark, approximate};
 use crate::{
-    Candidate, EndpointId, Load, Reading, Signals, Speed, adapters::AdapterResidency, mean::Mean,
-    signals::SIGNAL_AGE_MAX, speed::SpeedEstimate,
+    Candidate, EndpointId, Load, Reading, Report, Signals, Speed,
+    adapters::AdapterResidency,
+    breaker::CircuitBreaker,
+    mean::Mean,
+    pulse::Pulse,
+    signals::SIGNAL_AGE_MAX,
+    slow_start::SlowStart,
+    speed::{Gap, PoolSpeed, SpeedEstimate},
 };
 
 /// What others have on an endpoint: other gateways, clients that ask it directly.
@@ -35,17 +41,30 @@ pub(super) struct Account {
     /// How many hold its slot.
     pub(super) holders: u32,
     in_flight: u32,
-    sent: u64,
+    pub(super) sent: u64,
     prefill_tokens: f64,
     kv_tokens: f64,
     kv_variance: f64,
+    /// What of the KV tokens is still to come.
+    growth: f64,
+    /// Prompts whose first token nobody will tell of: when they will be computed, and their tokens. One a request in
+    /// flight, the next one first.
+    unseen: VecDeque<(Duration, f64)>,
     context_tokens: f64,
     foreign: Foreign,
     adapters: AdapterResidency,
     signals: Signals,
     sent_at_scrape: u64,
+    /// When it was last asked for a report.
+    asked: Option<Duration>,
     speed: SpeedEstimate,
+    /// When the latest came.
+    first_token: Duration,
+    mean_prompt: Mean,
     ttft: Mean,
+    pub(super) breaker: CircuitBreaker,
+    pub(super) pulse: Pulse,
+    pub(super) slow_start: SlowStart,
 }
 
 impl Account {
@@ -58,13 +77,21 @@ impl Account {
             prefill_tokens: 0.0,
             kv_tokens: 0.0,
             kv_variance: 0.0,
+            growth: 0.0,
+            unseen: VecDeque::new(),
             context_tokens: 0.0,
             foreign: Foreign::default(),
             adapters: AdapterResidency::default(),
             signals: Signals::default(),
             sent_at_scrape: 0,
+            asked: None,
             speed: SpeedEstimate::default(),
+            first_token: Duration::ZERO,
+            mean_prompt: Mean::default(),
             ttft: Mean::default(),
+            breaker: CircuitBreaker::default(),
+            pulse: Pulse::default(),
+            slow_start: SlowStart::default(),
         }
     }
 
@@ -82,6 +109,41 @@ impl Account {
         &self.speed
     }
 
+    /// How many requests that need so many KV tokens each could begin at once, as far as it matters.
+    ///
+    /// What counts is what is held now, not what is going to be: as the engine itself would let them in. Answers that
+    /// outgrow the cache are preempted there, which costs less than to keep room for all.
+    pub(super) fn places(&self, need: f64, pinned: f64, grown: bool, now: Duration) -> u32 {
+        const MATTER: u32 = 2;
+        // A request too large for the whole cache must not wait for ever.
+        let Some(capacity) = self.kv_capacity().filter(|_| self.in_flight > 0) else {
+            return MATTER;
+        };
+        let others = self.foreign(now).unwrap_or_default().kv_tokens;
+        let own = if grown { self.kv_tokens } else { self.kv_tokens - self.growth };
+        let free = capacity - (own + pinned + others);
+        (1..=MATTER).take_while(|count| f64::from(*count) * need <= free).last().unwrap_or(0)
+    }
+
+    /// Whether a request with so many tokens in the end would make others' first tokens late.
+    pub(super) fn would_notice(&self, speed: &Speed, tokens: f64, now: Duration) -> bool {
+        /// The share of a first token's time by which it may be later.
+        const LATER_MAX: f64 = 0.05;
+        /// Steps in that time: half of one under way, and one with the prompt.
+        const STEPS: f64 = 1.5;
+        let context =
+            self.context_tokens + self.foreign(now).unwrap_or_default().kv_tokens + tokens;
+        let mean_prompt = self.mean_prompt.or(tokens);
+        let alone = mean_prompt * speed.prefill_token_seconds + STEPS * speed.step_seconds;
+        // Where nobody is, nobody is made late.
+        self.in_flight > 0 && STEPS * context * speed.context_token_seconds > LATER_MAX * alone
+    }
+
+    /// KV tokens of our requests that are in no block of the prefix index.
+    pub(super) fn kv_tokens(&self) -> f64 {
+        self.kv_tokens
+    }
+
     pub(super) fn prefill_tokens_pending(&self) -> f64 {
         self.prefill_tokens
     }
@@ -90,12 +152,17 @@ impl Account {
         self.ttft.get()
     }
 
+    /// It has nothing of ours, and nothing was heard of its speed for long.
+    pub(super) fn is_untried(&self, now: Duration) -> bool {
+        self.in_flight == 0 && self.speed.is_stale(now)
+    }
+
     /// All that does not hang on the request.
-    pub(super) fn candidate(&self, output_tokens: f64, like: &Speed) -> Candidate<'_> {
+    pub(super) fn candidate(&self, speed: Speed) -> Candidate<'_> {
         Candidate {
             in_flight: self.in_flight,
             sent_since_scrape: self.sent_since_scrape(),
-            speed: Speed { output_tokens, ..self.speed.now(like) },
+            speed,
             ..Candidate::new(&self.id, &self.signals)
         }
     }
@@ -152,9 +219,15 @@ impl Account {
     pub(super) fn charge(&mut self, claim: &Claim) {
         self.in_flight += 1;
         self.sent += 1;
+        self.mean_prompt.add(claim.prompt_tokens);
         self.prefill_tokens += claim.pending;
         self.kv_tokens += claim.kv_tokens;
         self.kv_variance += claim.kv_variance;
+        self.growth += claim.growth();
+        if let Some(due) = claim.due {
+            let at = self.unseen.partition_point(|unseen| unseen.0 <= due);
+            self.unseen.insert(at, (due, claim.pending));
+        }
         self.context_tokens += claim.prompt_tokens + claim.expected;
         if let Some(adapter) = claim.adapter {
             self.adapters.charge(adapter);
@@ -162,17 +235,25 @@ impl Account {
     }
 
     pub(super) fn tokens(&mut self, claim: &mut Claim, tokens: f64, now: Duration) {
+        debug_assert!(claim.due.is_none(), "tokens of an answer that is not streamed");
+        self.show_life(claim, now);
         if claim.first_token.is_none() {
             claim.first_token = Some(now);
             self.ttft.add(now.saturating_sub(claim.sent).as_secs_f64());
-            let ahead = self.prefill_tokens - claim.pending;
-            self.speed.first_token(now.saturating_sub(claim.sent), claim.prefill_tokens, ahead);
+            // What was sent before it is computed before it.
+            let since = claim.sent.max(self.first_token);
+            let took = now.saturating_sub(since);
+            self.speed.first_token(took, claim.prefill_tokens, since == claim.sent);
+            self.first_token = now;
             self.prefill_tokens -= std::mem::take(&mut claim.pending);
         } else {
+            let clear = self.prefill_tokens <= 0.0 && self.first_token <= claim.last_token;
             let context = self.context_tokens + self.foreign.kv_tokens;
-            self.speed.gap(now.saturating_sub(claim.last_token), tokens, context);
+            let took = now.saturating_sub(claim.last_token);
+            self.speed.gap(now, Gap { took, tokens, context, clear });
         }
         claim.last_token = now;
+        self.growth -= tokens.min(claim.expected - claim.streamed);
         claim.streamed += tokens;
         if claim.streamed > claim.expected {
             // It has become longer than expected, and grows on.
@@ -184,41 +265,109 @@ impl Account {
         }
     }
 
-    pub(super) fn end(&mut self, claim: &Claim) {
+    /// When so many tokens of prompt more would be computed.
+    pub(super) fn due(&self, uncached: f64, now: Duration) -> Duration {
+        let pool = PoolSpeed::of(std::iter::once(&self.speed));
+        let token = pool.speed(&self.speed).prefill_token_seconds;
+        let seconds = (self.prefill_tokens + uncached) * token;
+        now + Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    }
+
+    /// Prompts that must be computed by now are not pending any more.
+    pub(super) fn settle(&mut self, now: Duration) {
+        while let Some((_, tokens)) = self.unseen.pop_front_if(|(due, _)| *due <= now) {
+            self.prefill_tokens -= tokens;
+        }
+    }
+
+    /// After it has been [settled](Account::settle).
+    pub(super) fn end(&mut self, claim: &Claim, now: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.prefill_tokens -= claim.pending;
+        match claim.due {
+            Some(due) if due <= now => {}
+            Some(due) => {
+                let mine = |unseen: &(Duration, f64)| *unseen == (due, claim.pending);
+                if let Some(at) = self.unseen.iter().position(mine) {
+                    self.unseen.remove(at);
+                    self.prefill_tokens -= claim.pending;
+                }
+            }
+            None => self.prefill_tokens -= claim.pending,
+        }
         self.kv_tokens -= claim.kv_tokens;
         self.kv_variance -= claim.kv_variance;
+        self.growth -= claim.growth();
         self.context_tokens -= claim.prompt_tokens + claim.expected;
         if self.in_flight == 0 {
             // Nothing is there, so what is left is the rounding of sums.
             (self.prefill_tokens, self.kv_tokens) = (0.0, 0.0);
-            (self.kv_variance, self.context_tokens) = (0.0, 0.0);
+            (self.kv_variance, self.context_tokens, self.growth) = (0.0, 0.0, 0.0);
         }
         if let Some(adapter) = claim.adapter {
             self.adapters.release(adapter);
         }
     }
 
-    pub(super) fn mark(&self) -> ScrapeMark {
-        ScrapeMark { sent: self.sent, in_flight: self.in_flight, kv_tokens: self.kv_tokens }
+    pub(super) fn mark(&self, pinned_tokens: f64) -> ScrapeMark {
+        let kv_tokens = self.kv_tokens + pinned_tokens;
+        ScrapeMark { sent: self.sent, in_flight: self.in_flight, kv_tokens }
     }
 
     pub(super) fn scraped(&mut self, mark: ScrapeMark, signals: Signals, output_tokens: f64) {
-        self.sent_at_scrape = mark.sent;
         if let Some(slots) = signals.adapters_max {
             self.adapters.set_slots(slots.value as usize);
         }
-        self.signals = signals;
-        self.see_others(mark, output_tokens);
+        self.feel_pulse(&signals);
+        let before = std::mem::replace(&mut self.signals, signals);
+        if let Some(running) = self.signals.running {
+            self.see_others(mark, f64::from(running.value), output_tokens);
+        }
+        // A report may have come while the page was on its way, and then tells of a later moment.
+        if !keep_later(&mut self.signals.waiting, before.waiting) {
+            self.sent_at_scrape = mark.sent;
+        }
+        keep_later(&mut self.signals.kv_usage, before.kv_usage);
     }
 
-    /// What the endpoint has beyond what was ours when the scrape was sent is others'.
-    fn see_others(&mut self, mark: ScrapeMark, output_tokens: f64) {
-        let (Some(running), Some(waiting)) = (self.signals.running, self.signals.waiting) else {
+    pub(super) fn asks_report(&mut self, now: Duration) -> bool {
+        let asks = self.asked.is_none_or(|asked| now.saturating_sub(asked) >= REPORT_INTERVAL);
+        if asks {
+            self.asked = Some(now);
+        }
+        asks
+    }
+
+    pub(super) fn reported(
+        &mut self,
+        claim: &Claim,
+        report: Report,
+        (output_tokens, pinned): (f64, f64),
+        now: Duration,
+    ) {
+        let mark = ScrapeMark {
+            sent: self.sent,
+            in_flight: self.in_flight.saturating_sub(1),
+            kv_tokens: self.kv_tokens + pinned - claim.kv_tokens,
+        };
+        let Signals { waiting, running, kv_usage, .. } = &mut self.signals;
+        tell(waiting, report.waiting, now);
+        tell(running, report.running, now);
+        tell(kv_usage, report.kv_usage, now);
+        if report.waiting.is_some() {
+            self.sent_at_scrape = mark.sent;
+        }
+        // If it does not tell what runs: ours, and of others' as much as there was, or more if so many wait.
+        let waiting = self.signals.waiting.map_or(0.0, |waiting| f64::from(waiting.value));
+        let there = f64::from(mark.in_flight) + self.foreign.requests;
+        let running = report.running.map_or((there - waiting).max(0.0), f64::from);
+        self.see_others(mark, running, output_tokens);
+    }
+
+    /// What the endpoint has beyond what was ours then is others'.
+    fn see_others(&mut self, mark: ScrapeMark, running: f64, output_tokens: f64) {
+        let Some(waiting) = self.signals.waiting.map(|waiting| f64::from(waiting.value)) else {
             return;
         };
-        let (running, waiting) = (f64::from(running.value), f64::from(waiting.value));
         self.foreign.requests = (running + waiting - f64::from(mark.in_flight)).max(0.0);
         let (Some(usage), Some(blocks), Some(tokens)) =
             (self.signals.kv_usage, self.signals.kv_blocks, self.signals.kv_block_tokens)
@@ -235,4 +384,20 @@ impl Account {
         let any = self.foreign.requests > 0.0;
         self.foreign.kv_tokens = if any { (total - mark.kv_tokens).max(0.0) } else { 0.0 };
     }
+}
+
+/// Writes down what was heard now, if it was.
+fn tell<T>(reading: &mut Option<Reading<T>>, value: Option<T>, heard: Duration) {
+    if let Some(value) = value {
+        *reading = Some(Reading { value, heard });
+    }
+}
+
+/// Puts an earlier reading back if it was heard later than the one that has replaced it.
+fn keep_later<T: Copy>(reading: &mut Option<Reading<T>>, before: Option<Reading<T>>) -> bool {
+    let keep = reading.zip(before).is_some_and(|(reading, before)| before.heard > reading.heard);
+    if keep {
+        *reading = before;
+    }
+    keep
 }

@@ -6,6 +6,12 @@ use super::*;
 use crate::Reading;
 
 const NOW: Duration = Duration::from_secs(100);
+const RULE: OutlierDetection = OutlierDetection {
+    consecutive_failures: 3,
+    base_ejection: Duration::from_secs(1),
+    max_ejection: Duration::from_secs(30),
+    max_ejection_percent: 50,
+};
 /// A prompt of a thousand tokens, as long as nothing else is known of tokens.
 const PROMPT_BYTES: u64 = 4_000;
 const CAPACITY_BLOCKS: u64 = 10_001;
@@ -37,14 +43,16 @@ impl Pool {
     ) -> (Decision, Claim) {
         self.turn += 1;
         let chance = Chance::new(self.turn, self.turn);
-        self.ledger.pick(policy, request, usable, NOW, chance).unwrap()
+        self.ledger.pick(policy, request, usable, &RULE, NOW, chance).unwrap()
     }
 
     /// A decision that leaves nothing behind.
     fn look(&mut self, policy: Policy, request: &InferenceRequest<'_>, seed: u64) -> Decision {
         self.ledger.find_prefixes(request.blocks);
         let adapter = self.ledger.adapter(request);
-        let candidates = self.ledger.candidates(policy, request, adapter, &self.slots, NOW);
+        let common = self.ledger.common(&self.slots, NOW);
+        let candidates =
+            self.ledger.candidates(policy, request, adapter, &self.slots, &common, NOW);
         schedule(policy, request, &candidates, NOW, Chance::new(seed, seed)).unwrap()
     }
 
@@ -54,7 +62,7 @@ impl Pool {
     }
 
     fn end(&mut self, claim: Claim) {
-        self.ledger.end(claim, Ending::default());
+        self.ledger.end(claim, Ending::default(), NOW);
     }
 
     /// The endpoint says that so many requests run, with so much of its KV in use.
@@ -117,8 +125,8 @@ fn a_policy_that_reads_only_pages_sends_a_burst_to_one_endpoint() {
     }
 }
 
-/// On one endpoint `p` picks, `m` marks, `s` scrapes with the last mark and `e` ends the oldest; then what is in flight, and
-/// what of it the last scrape cannot have seen.
+/// On one endpoint `p` picks, `m` marks, `s` scrapes with the last mark, `r` reports with the oldest's answer and `e` ends
+/// the oldest; then what is in flight, and what of it the last scrape or report cannot have seen.
 fn check(events: &str, in_flight: u32, unseen: u32) {
     let mut pool = Pool::new(1);
     let (mut claims, mut mark) = (std::collections::VecDeque::new(), ScrapeMark::NOTHING);
@@ -127,6 +135,7 @@ fn check(events: &str, in_flight: u32, unseen: u32) {
             'p' => claims.push_back(pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES)).1),
             'm' => mark = pool.ledger.mark(pool.slots[0]),
             's' => pool.scraped(0, mark, 0, 0.0),
+            'r' => pool.ledger.reported(&claims[0], report(0, 0.0), NOW + Duration::from_secs(1)),
             'e' => {
                 let claim = claims.pop_front().unwrap();
                 pool.end(claim);
@@ -155,6 +164,97 @@ fn what_was_sent_since_and_has_ended_is_no_load() {
     check("mspe", 0, 0);
 }
 
+fn report(waiting: u32, kv_usage: f64) -> Report {
+    Report { waiting: Some(waiting), running: None, kv_usage: Some(kv_usage) }
+}
+
+#[test]
+fn a_report_has_seen_what_was_sent_before_it_came() {
+    check("ppprp", 4, 1);
+    check("pppre", 2, 0);
+    check("pmspppre", 3, 0);
+    // A page that was asked for before a report came tells less.
+    check("pmpprs", 3, 0);
+    check("pmpprsp", 4, 1);
+}
+
+/// A pool of one endpoint that was scraped with this, with `own` requests of this gateway, and the load that is seen on it
+/// when the first of them is answered with a report.
+fn load_after_report(page: Signals, own: usize, report: Report) -> Load {
+    let mut pool = Pool::new(1);
+    let slot = pool.slots[0];
+    pool.ledger.scraped(slot, ScrapeMark::NOTHING, page);
+    let claims: Vec<Claim> =
+        (0..own).map(|_| pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES)).1).collect();
+    pool.ledger.reported(&claims[0], report, NOW);
+    let signals = &pool.ledger.accounts[0].candidate(crate::Speed::default()).signals;
+    assert_eq!(signals.kv_blocks, Some(Reading { value: CAPACITY_BLOCKS, heard: NOW }));
+    pool.ledger.accounts[0].load(NOW, &Foreign::default())
+}
+
+#[test]
+fn a_report_that_shows_only_what_is_ours_shows_nobody_else() {
+    // Three are left of four, prompts of a thousand tokens with half of their answers.
+    let usage = 3.0 * 1_064.0 / 160_000.0;
+    let load = load_after_report(page(0, 0.0), 4, report(0, usage));
+    assert!(load.foreign_requests.abs() < 1e-9, "{load:?}");
+    assert!(load.foreign_kv_tokens.abs() < 1e-9, "{load:?}");
+}
+
+#[test]
+fn a_report_tells_how_others_load_has_changed_since_the_page() {
+    let before = load_after_report(page(10, 0.1), 1, Report::default());
+    assert!((before.foreign_requests - 10.0).abs() < 1e-9, "{before:?}");
+    let fuller = load_after_report(page(10, 0.1), 1, report(0, 0.5));
+    assert!((fuller.foreign_requests - 10.0).abs() < 1e-9, "{fuller:?}");
+    let more = fuller.foreign_kv_tokens - before.foreign_kv_tokens;
+    assert!((more / (0.4 * 160_016.0) - 1.0).abs() < 1e-6, "{more}");
+    // More wait than we have there: they are others'.
+    let queue = load_after_report(page(0, 0.0), 3, report(20, 0.9));
+    assert!((queue.foreign_requests - 18.0).abs() < 1e-9, "{queue:?}");
+    let counted =
+        load_after_report(page(0, 0.0), 3, Report { running: Some(7), ..report(20, 0.9) });
+    assert!((counted.foreign_requests - 25.0).abs() < 1e-9, "{counted:?}");
+}
+
+#[test]
+fn the_later_of_a_page_and_a_report_is_what_policies_see() {
+    let mut pool = Pool::new(1);
+    let slot = pool.slots[0];
+    let seen = |pool: &Pool| {
+        let account = &pool.ledger.accounts[0];
+        let signals = account.candidate(crate::Speed::default()).signals.clone();
+        (signals.waiting.unwrap(), signals.kv_usage.unwrap(), signals.running.unwrap().value)
+    };
+    let at = |millis| NOW + Duration::from_millis(millis);
+    let (_, claim) = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
+    let mark = pool.ledger.mark(slot);
+    pool.ledger.scraped(slot, mark, page(3, 0.25));
+    pool.ledger.reported(&claim, report(6, 0.5), at(10));
+    let waiting = Reading { value: 6, heard: at(10) };
+    let kv_usage = Reading { value: 0.5, heard: at(10) };
+    assert_eq!(seen(&pool), (waiting, kv_usage, 3));
+    // Asked for before the report came.
+    pool.ledger.scraped(slot, mark, page(4, 0.25));
+    assert_eq!(seen(&pool), (waiting, kv_usage, 4));
+    let only_kv = Report { kv_usage: Some(0.75), ..Report::default() };
+    pool.ledger.reported(&claim, only_kv, at(20));
+    assert_eq!(seen(&pool), (waiting, Reading { value: 0.75, heard: at(20) }, 4));
+    pool.end(claim);
+}
+
+#[test]
+fn an_endpoint_is_asked_for_a_report_once_in_a_while() {
+    let mut pool = Pool::new(2);
+    let (one, other) = (pool.slots[0], pool.slots[1]);
+    let mut asks = |slot, millis| pool.ledger.asks_report(slot, Duration::from_millis(millis));
+    assert!(asks(one, 10));
+    assert!(!asks(one, 10) && !asks(one, 509));
+    assert!(asks(other, 20));
+    assert!(asks(one, 510));
+    assert!(!asks(one, 1_009));
+}
+
 #[test]
 fn a_prompt_is_pending_until_its_first_token() {
     let mut pool = Pool::new(1);
@@ -178,7 +278,7 @@ fn a_request_that_goes_on_elsewhere_is_charged_there_with_its_whole_prompt() {
     let mut pool = Pool::new(2);
     let (first, second) = (pool.slots[0], pool.slots[1]);
     let (_, claim) = pool.pick_of(Policy::Predicted, &prompt(PROMPT_BYTES), &[first]);
-    let claim = pool.ledger.advance(claim, second, NOW);
+    let claim = pool.ledger.advance(claim, second, Outcome::Failed, NOW);
     assert_eq!(claim.slot(), second);
     assert_eq!((pool.ledger.in_flight(first), pool.ledger.in_flight(second)), (0, 1));
     assert!(pool.ledger.prefill_tokens_pending(first).abs() < 1e-9);
@@ -225,11 +325,16 @@ fn how_many_bytes_a_token_has_is_learned_from_what_endpoints_count() {
     let slot = pool.slots[0];
     let (_, claim) = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
     assert!((pool.ledger.prefill_tokens_pending(slot) - 1_000.0).abs() < 1e-6);
-    let counted = Ending { complete: true, prompt_tokens: Some(2_000), output_tokens: Some(10) };
-    pool.ledger.end(claim, counted);
+    let counted = Ending {
+        complete: true,
+        prompt_tokens: Some(2_000),
+        output_tokens: Some(10),
+        ..Ending::default()
+    };
+    pool.ledger.end(claim, counted, NOW);
     let (_, claim) = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
     assert!((pool.ledger.prefill_tokens_pending(slot) - 2_000.0).abs() < 1e-6);
-    pool.ledger.end(claim, Ending { prompt_tokens: Some(0), ..counted });
+    pool.ledger.end(claim, Ending { prompt_tokens: Some(0), ..counted }, NOW);
     let (_, claim) = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
     assert!((pool.ledger.prefill_tokens_pending(slot) - 2_000.0).abs() < 1e-6);
     pool.end(claim);
@@ -246,7 +351,7 @@ fn how_long_answers_are_is_learned_from_those_that_are_whole() {
             let now = NOW + Duration::from_millis(30) * step;
             pool.ledger.tokens(&mut claim, 1, now);
         }
-        pool.ledger.end(claim, Ending { complete, ..Ending::default() });
+        pool.ledger.end(claim, Ending { complete, ..Ending::default() }, NOW);
         let longer = pool.term(&request, 0, "decode") / before;
         let expected = if complete { 10.0 } else { 1.0 };
         assert!((longer / expected - 1.0).abs() < 0.05, "{complete}: {longer}");
@@ -420,13 +525,15 @@ impl Model {
             }
             Step::End(at, complete) if !self.claims.is_empty() => {
                 let claim = self.claims.swap_remove(at % self.claims.len());
-                let ending = Ending { complete, prompt_tokens: Some(90), output_tokens: None };
-                self.ledger.end(claim, ending);
+                let outcome = if complete { Outcome::Served } else { Outcome::Failed };
+                let ending =
+                    Ending { complete, outcome, prompt_tokens: Some(90), output_tokens: None };
+                self.ledger.end(claim, ending, self.now);
             }
             Step::Advance(at, to) if !self.claims.is_empty() => {
                 let claim = self.claims.swap_remove(at % self.claims.len());
                 let Some(to) = pick_of(&mut self.named, to).copied() else { return };
-                self.claims.push(self.ledger.advance(claim, to, self.now));
+                self.claims.push(self.ledger.advance(claim, to, Outcome::Failed, self.now));
             }
             Step::Scraped(at, running) => {
                 if let Some(slot) = pick_of(&mut self.named, at).copied() {
@@ -483,10 +590,10 @@ impl Model {
             prompt_bytes: bytes,
             blocks: &blocks,
             prefix: bytes,
-            sheddable: false,
+            ..InferenceRequest::default()
         };
         let chance = Chance::new(self.turn, self.turn);
-        match self.ledger.pick(policy, &request, usable, self.now, chance) {
+        match self.ledger.pick(policy, &request, usable, &RULE, self.now, chance) {
             Ok((decision, claim)) => {
                 assert_eq!(claim.slot(), usable[decision.choices[0]]);
                 self.decisions.push(decision);
@@ -512,7 +619,7 @@ impl Model {
             model.verify();
         }
         while let Some(claim) = model.claims.pop() {
-            model.ledger.end(claim, Ending::default());
+            model.ledger.end(claim, Ending::default(), model.now);
         }
         model.verify();
         model
@@ -538,8 +645,8 @@ proptest! {
         for slot in &model.named {
             prop_assert_eq!(model.ledger.in_flight(*slot), 0);
             prop_assert!(model.ledger.prefill_tokens_pending(*slot).abs() < 1e-9);
-            let like = crate::Speed::default();
-            let load = model.ledger.accounts[slot.index()].candidate(0.0, &like).load;
+            let load = model.ledger.accounts[slot.index()].load(Duration::ZERO, &Foreign::default());
+            prop_assert_eq!(model.ledger.prefixes.pinned(slot.0), 0);
             let own = (load.prefill_tokens, load.kv_tokens, load.kv_variance, load.context_tokens);
             prop_assert_eq!(own, (0.0, 0.0, 0.0, 0.0));
         }
@@ -556,8 +663,13 @@ fn what_was_no_text_teaches_nothing_of_text() {
     for (bytes, tokens) in [(0, 100), (1_000_000, 300)] {
         let mut pool = Pool::new(1);
         let (_, claim) = pool.pick(Policy::RoundRobin, &prompt(bytes));
-        let ending = Ending { complete: true, prompt_tokens: Some(tokens), output_tokens: Some(1) };
-        pool.ledger.end(claim, ending);
+        let ending = Ending {
+            complete: true,
+            prompt_tokens: Some(tokens),
+            output_tokens: Some(1),
+            ..Ending::default()
+        };
+        pool.ledger.end(claim, ending, NOW);
         let (_, _claim) = pool.pick(Policy::RoundRobin, &prompt(400));
         let pending = pool.ledger.prefill_tokens_pending(pool.slots[0]);
         assert!((pending - 100.0).abs() < 1e-9, "{bytes} bytes: {pending}");

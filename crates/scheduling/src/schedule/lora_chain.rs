@@ -41,7 +41,7 @@ pub(super) fn costs(
         wanted: candidates.iter().any(|c| c.adapter != AdapterFit::Base),
     };
     let all: Kept = (0..candidates.len()).collect();
-    let kept = if request.sheddable { chain.sheddable(&all)? } else { chain.critical(&all) };
+    let kept = if request.sheddable() { chain.sheddable(&all)? } else { chain.critical(&all) };
     let listed = |index: &usize| chain.wanted && candidates[*index].adapter_listed;
     let reason = if kept.iter().all(listed) { Reason::Adapter } else { Reason::Load };
     // What the chain keeps comes first; should all of it fail, the least used of the others.

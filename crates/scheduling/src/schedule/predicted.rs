@@ -3,43 +3,51 @@
 
 use smallvec::SmallVec;
 
-use crate::{AdapterFit, CHOICES_MAX, Candidate, Chance, Choices, Cost};
+use crate::{AdapterFit, CHOICES_MAX, Candidate, Chance, Choices, Cost, Load};
 
 /// Candidates so close to the best are as good, and chance chooses: predictions are not better than that, and gateways
 /// that see the same numbers must not all do the same.
 const BAND_SHARE: f64 = 0.02;
 const BAND_SECONDS: f64 = 0.005;
+/// Of so many requests one is a trial while there is an endpoint that was not tried for long.
+const TRIAL_EACH: usize = 32;
 /// Time to bring an adapter into a free slot; vLLM copies some tens of megabytes.
 const ADAPTER_SWAP_SECONDS: f64 = 0.03;
 
 pub(super) fn costs(candidates: &[Candidate<'_>]) -> Vec<Cost> {
-    let others = in_flight(candidates);
-    candidates.iter().map(|candidate| cost(candidate, others)).collect()
+    let pool = PoolLoad::of(candidates);
+    candidates.iter().map(|candidate| cost(candidate, &pool)).collect()
 }
 
-fn cost(candidate: &Candidate<'_>, others: f64) -> Cost {
+fn cost(candidate: &Candidate<'_>, pool: &PoolLoad) -> Cost {
     let Candidate { load, speed, .. } = candidate;
     let uncached = candidate.uncached_tokens;
     let decode = speed.output_tokens * step(candidate);
+    let need = candidate.unshared_tokens + speed.output_tokens;
+    // Seconds of the whole cache's turnover that it takes.
+    let own = taken(load).min(1.0);
+    let room = load.kv_capacity.map_or(0.0, |capacity| need * decode / capacity.max(1.0));
     // A slot that this request takes is one that the next adapter has to wait for: on average until half of a request's
     // time is over, and the likelier, the fewer are left.
-    let slot = candidate.adapter_pressure * decode / 2.0;
+    let slot = candidate.adapter_pressure.powi(2) * decode / 2.0;
     let adapter = match candidate.adapter {
         AdapterFit::Base | AdapterFit::Active => 0.0,
         AdapterFit::Resident => slot,
         AdapterFit::Room => ADAPTER_SWAP_SECONDS + slot,
         // It waits itself, while requests of the adapters in the slots go on passing it.
-        AdapterFit::Full => ADAPTER_SWAP_SECONDS + 2.0 * slot,
+        AdapterFit::Full => ADAPTER_SWAP_SECONDS + candidate.adapter_pressure * decode,
     };
     Cost::of([
-        ("kv_wait", kv_wait(uncached + speed.output_tokens, decode, candidate)),
+        ("kv_wait", kv_wait(need, decode, candidate)),
         ("prefill_ahead", load.prefill_tokens * speed.prefill_token_seconds),
         ("prefill", uncached * speed.prefill_token_seconds),
         ("adapter", adapter),
         // Its own answer, a step a token.
         ("decode", decode),
+        // KV room that it takes and others have to wait for: the likelier, the fuller both this endpoint and the pool are.
+        ("crowding", pool.in_flight * room * (own * pool.taken).powi(2)),
         // While a prompt is computed, nobody else on the machine gets a token.
-        ("stall", others * uncached * speed.prefill_token_seconds),
+        ("stall", pool.in_flight * uncached * speed.prefill_token_seconds),
     ])
 }
 
@@ -50,14 +58,33 @@ fn step(candidate: &Candidate<'_>) -> f64 {
     speed.step_seconds + speed.context_token_seconds * context
 }
 
-/// Requests in flight on an endpoint, on average.
+/// Share of the KV cache that is taken, more than the whole if requests wait for it; 0 if its size is not known.
+fn taken(load: &Load) -> f64 {
+    load.kv_capacity
+        .map_or(0.0, |capacity| (load.kv_tokens + load.foreign_kv_tokens) / capacity.max(1.0))
+}
+
+/// A pool's endpoints, on average.
 ///
-/// The average, not the endpoint's own: what a prompt's computation costs the others is what its time is worth in this pool,
-/// and must not make a busy endpoint look worse than its waits already do.
-fn in_flight(candidates: &[Candidate<'_>]) -> f64 {
-    let all: f64 =
-        candidates.iter().map(|c| f64::from(c.in_flight) + c.load.foreign_requests).sum();
-    all / f64::from(u32::try_from(candidates.len()).unwrap_or(u32::MAX)).max(1.0)
+/// The average, not each endpoint's own: what a request's work costs the others is what it is worth in this pool, and must
+/// not make a busy endpoint look worse than its waits already do.
+struct PoolLoad {
+    /// Requests in flight.
+    in_flight: f64,
+    /// Share of the KV cache that is taken, up to the whole.
+    taken: f64,
+}
+
+impl PoolLoad {
+    fn of(candidates: &[Candidate<'_>]) -> Self {
+        let count = f64::from(u32::try_from(candidates.len()).unwrap_or(u32::MAX)).max(1.0);
+        let in_flight = |c: &Candidate<'_>| f64::from(c.in_flight) + c.load.foreign_requests;
+        let taken = candidates.iter().map(|c| taken(&c.load)).sum::<f64>() / count;
+        Self {
+            in_flight: candidates.iter().map(in_flight).sum::<f64>() / count,
+            taken: taken.min(1.0),
+        }
+    }
 }
 
 /// Seconds until there is room for `need` more KV tokens: what is expected to be missing over the rate at which requests
@@ -68,7 +95,7 @@ fn kv_wait(need: f64, hold: f64, candidate: &Candidate<'_>) -> f64 {
     let Some(capacity) = load.kv_capacity.filter(|capacity| *capacity > 0.0) else {
         return 0.0;
     };
-    let per_second = taken.max(need) / hold.max(1e-3);
+    let per_second = taken.min(capacity).max(need) / hold.max(1e-3);
     expected_excess(taken + need - capacity, load.kv_variance.sqrt()) / per_second
 }
 
@@ -87,15 +114,24 @@ fn expected_excess(mean: f64, deviation: f64) -> f64 {
 }
 
 /// The best, at random among those that are as good; then the next ones in order.
-pub(super) fn choices(costs: &[Cost], chance: &mut Chance) -> Choices {
+///
+/// Now and then an endpoint that was not tried for long goes first: what was learned of it may have been noise, or may be
+/// past, and who gets nothing teaches nothing.
+pub(super) fn choices(
+    candidates: &[Candidate<'_>],
+    costs: &[Cost],
+    chance: &mut Chance,
+) -> Choices {
     let mut order: SmallVec<[(f64, usize); 16]> =
         costs.iter().enumerate().map(|(index, cost)| (cost.total(), index)).collect();
-    let best = order.iter().map(|(total, _)| *total).fold(f64::INFINITY, f64::min);
-    let band = best + (best * BAND_SHARE).max(BAND_SECONDS);
+    let least = order.iter().map(|(total, _)| *total).fold(f64::INFINITY, f64::min);
+    let band = least + (least * BAND_SHARE).max(BAND_SECONDS);
     let within = order.iter().filter(|(total, _)| *total <= band).count();
     let drawn = chance.below(within);
-    let first =
-        order.iter().filter(|(total, _)| *total <= band).nth(drawn).map(|(_, index)| *index);
+    let trial = candidates.iter().position(|candidate| candidate.untried);
+    let trial = trial.filter(|_| chance.below(TRIAL_EACH) == 0);
+    let best = order.iter().filter(|(total, _)| *total <= band).nth(drawn).map(|(_, index)| *index);
+    let first = trial.or(best);
     let count = CHOICES_MAX.min(order.len());
     if order.len() > CHOICES_MAX {
         order.select_nth_unstable_by(CHOICES_MAX, |a, b| a.0.total_cmp(&b.0));

@@ -92,6 +92,8 @@ impl Parsed {
             },
             cached_blocks: whole("cached"),
             uncached_tokens: self.number("uncached").unwrap_or(1.0),
+            unshared_tokens: self.number("unshared").or(self.number("uncached")).unwrap_or(1.0),
+            untried: whole("untried") > 0,
             adapter: match self.fields.get("fit").map(String::as_str) {
                 None => AdapterFit::Base,
                 Some("active") => AdapterFit::Active,

@@ -2,7 +2,8 @@ use crate::{InferenceRequest, Policy, Unschedulable, schedule::tests::firsts};
 
 /// Who may be chosen; `-` says that the request is refused.
 fn check(sheddable: bool, candidates: &str, chosen: &str) {
-    let request = InferenceRequest { sheddable, ..InferenceRequest::default() };
+    let priority = if sheddable { -1 } else { 0 };
+    let request = InferenceRequest { priority, ..InferenceRequest::default() };
     match firsts(Policy::LoraChain, &request, candidates) {
         Ok((firsts, _)) => assert_eq!(firsts, chosen, "{candidates}"),
         Err(why) => assert_eq!((chosen, why), ("-", Unschedulable::Shed), "{candidates}"),

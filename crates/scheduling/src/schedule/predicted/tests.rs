@@ -68,6 +68,27 @@ fn a_prompt_stays_with_its_holder_the_longer_the_more_others_it_would_delay() {
 }
 
 #[test]
+fn where_the_pool_is_full_a_prompt_in_use_takes_less_room_than_one_that_is_only_cached() {
+    let pool = |tokens: u32| {
+        let load = format!("in_flight=20 kv_tokens={tokens} capacity=100000");
+        format!("a {load} unshared=1 context=20000 | b {load} unshared=6000")
+    };
+    check(&pool(20_000), "b");
+    check(&pool(99_000), "a");
+}
+
+#[test]
+fn an_endpoint_that_was_not_tried_for_long_is_tried_now_and_then() {
+    let parsed = parse("a | b prefill=90000 untried=1 | c");
+    let firsts = (0..3_200).map(|seed| {
+        let request = InferenceRequest::default();
+        decide(Policy::Predicted, &request, &parsed, Chance::new(0, seed)).unwrap().choices[0]
+    });
+    let trials = firsts.filter(|first| *first == 1).count();
+    assert!((60..150).contains(&trials), "{trials} of about 100");
+}
+
+#[test]
 fn chance_decides_among_those_within_the_band_only() {
     check("a | b prefill=500 | c prefill=5000", "a b");
     check("a prefill=700 | b prefill=500 | c", "b c");
