@@ -20,6 +20,7 @@
 //! - `framing`: where server-sent events end and which of their lines are data
 //! - `stream`: the reader of streamed answers
 //! - `ending`: the end of a stream, held back until its usage event comes
+//! - `load`: what a server says of its load along with an answer
 //! - `errors`: answers the gateway gives itself, and errors it recognises
 
 mod answer;
@@ -29,6 +30,7 @@ mod errors;
 mod facts;
 mod framing;
 mod json;
+mod load;
 mod operation;
 mod stream;
 #[cfg(test)]
@@ -38,5 +40,6 @@ mod walker;
 pub use answer::{Answer, AnswerError, AnswerReader, Usage};
 pub use envelope::{Envelope, InvalidBody};
 pub use errors::{ErrorShape, error_body, error_event, is_shutdown_error};
+pub use load::{LOAD_BYTES_MAX, LOAD_FORMAT, LOAD_HEADER, LOAD_REQUEST_HEADER, LoadReport};
 pub use operation::Operation;
 pub use stream::{Progress, StreamReader};
