@@ -245,6 +245,8 @@ impl Plan {
             scrapes_in_step: scenario.scrapes_in_step,
             network_delay: scenario.network_delay,
             faults: scenario.faults.clone(),
+            flow_control: scenario.flow_control,
+            classes: scenario.classes.clone(),
             workload: scenario.workload.clone(),
             pace: scenario.pace.clone(),
             requests: scenario.requests,

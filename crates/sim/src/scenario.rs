@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use scheduling::FlowControl;
+
 use crate::engine::EngineConfig;
 use crate::profile::Profile;
 use crate::workload::{Pace, Popularity, Stage, Workload};
-use crate::world::{FaultKind, ScheduledFault};
+use crate::world::{Class, FaultKind, ScheduledFault};
 
 /// A pool and what is asked of it.
 #[derive(Clone, Debug)]
@@ -30,6 +32,10 @@ pub struct Scenario {
     pub network_delay: Duration,
     /// What breaks.
     pub faults: Vec<ScheduledFault>,
+    /// How requests wait in a gateway.
+    pub flow_control: FlowControl,
+    /// Who sends the requests; nobody in particular if there is none.
+    pub classes: Vec<Class>,
     /// Requests a seed; those of [`Pace::Stages`] are as many as come.
     pub requests: u64,
 }
@@ -48,7 +54,7 @@ const TITLES: [(&str, &str); 11] = [
     ("S7", "recorded prefix reuse: Mooncake conversation on 8 × H100, Llama 3 8B"),
     ("S8", "several gateways that see each other's work late: S3 with four"),
     ("S9", "a mixed pool: 4 × A10 and 4 × A100 under ShareGPT lengths"),
-    ("S10", "trouble: of S3's endpoints one stalls, one freezes its metrics, one restarts cold"),
+    ("S10", "trouble: of S3's endpoints one stalls, one lies, one restarts, one drains"),
     ("S11", "fifteen LoRA adapters over three slots: 10 × H100, Llama 3 8B"),
 ];
 
@@ -162,6 +168,8 @@ fn on(endpoints: Vec<EngineConfig>, workload: Workload, pace: Pace) -> Scenario 
         scrapes_in_step: false,
         network_delay: NETWORK_DELAY,
         faults: Vec::new(),
+        flow_control: FlowControl::default(),
+        classes: Vec::new(),
         requests: 8_000,
     }
 }
@@ -192,6 +200,7 @@ fn azure(name: &str) -> Scenario {
                 fault(0, FaultKind::Stall, 600, 610),
                 fault(1, FaultKind::FrozenMetrics, 800, 860),
                 fault(2, FaultKind::Restart, 1_000, 1_030),
+                fault(3, FaultKind::Drain, 1_200, 1_230),
             ],
             ..scenario
         },

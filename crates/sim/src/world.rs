@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use scheduling::Policy;
+use scheduling::{FlowControl, Policy};
 
 use crate::engine::EngineConfig;
 use crate::workload::{Pace, Workload};
@@ -47,6 +47,19 @@ impl Placement {
     }
 }
 
+/// Some of the requests, and who sends them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Class {
+    /// How many of all, as a weight beside the other classes'.
+    pub weight: f64,
+    /// The flow they belong to.
+    pub flow: u64,
+    /// Their priority; below zero they may be refused.
+    pub priority: i32,
+    /// Whether the figures are about them.
+    pub counted: bool,
+}
+
 /// What happens in a world.
 #[derive(Clone, Debug)]
 pub struct WorldConfig {
@@ -62,6 +75,10 @@ pub struct WorldConfig {
     pub network_delay: Duration,
     /// What breaks.
     pub faults: Vec<ScheduledFault>,
+    /// How requests wait in a gateway.
+    pub flow_control: FlowControl,
+    /// Who sends them; nobody in particular if there is none.
+    pub classes: Vec<Class>,
     /// What requests are like.
     pub workload: Workload,
     /// When they come.

@@ -81,6 +81,8 @@ fn tutorial(rate: f64, requests: usize) -> WorldConfig {
         scrapes_in_step: false,
         network_delay: Duration::ZERO,
         faults: Vec::new(),
+        flow_control: scheduling::FlowControl::default(),
+        classes: Vec::new(),
         workload: Workload::llmperf(),
         pace: Pace::Poisson(rate),
         requests,

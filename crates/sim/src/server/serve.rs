@@ -328,17 +328,26 @@ fn orca(
         return None;
     }
     let (waiting, usage) = shared.host.load();
-    let waiting = f64::from(waiting);
-    let value = match headers.get(ORCA_FORMAT)?.to_str().ok()? {
-        "TEXT" => format!(
-            "TEXT named_metrics.num_requests_waiting={waiting:?}, named_metrics.kv_cache_usage_perc={usage:?}"
+    let (waiting, usage) = (python_float(f64::from(waiting)), python_float(usage));
+    let value = match headers.get(ORCA_FORMAT)?.to_str().ok()?.to_ascii_lowercase().as_str() {
+        "text" => format!(
+            "TEXT named_metrics.num_requests_waiting={waiting}, named_metrics.kv_cache_usage_perc={usage}"
         ),
-        "JSON" => format!(
-            r#"JSON {{"named_metrics": {{"num_requests_waiting": {waiting:?}, "kv_cache_usage_perc": {usage:?}}}}}"#
+        "json" => format!(
+            r#"JSON {{"named_metrics": {{"num_requests_waiting": {waiting}, "kv_cache_usage_perc": {usage}}}}}"#
         ),
         _ => return None,
     };
     Some((ORCA, HeaderValue::try_from(value).ok()?))
+}
+
+/// A number as Python writes it: its exponents have two digits.
+fn python_float(value: f64) -> String {
+    let plain = format!("{value:?}");
+    match plain.split_once("e-") {
+        Some((digits, exponent)) => format!("{digits}e-{exponent:0>2}"),
+        None => plain,
+    }
 }
 
 async fn metrics(shared: &Shared) -> Result<Reply, Failure> {

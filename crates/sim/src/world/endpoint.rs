@@ -13,6 +13,7 @@ use crate::engine::{AdapterId, Engine, EngineConfig, Finish, Request, RequestId}
 
 /// An endpoint and what is the matter with it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "any of these can be the matter at once")]
 pub(super) struct Endpoint {
     pub(super) engine: Engine,
     /// Restarts so far.
@@ -21,6 +22,7 @@ pub(super) struct Endpoint {
     held: bool,
     stalled: bool,
     pub(super) down: bool,
+    pub(super) draining: bool,
     pub(super) frozen: Option<Signals>,
     /// Faults that hold.
     pub(super) faults: u32,
@@ -48,6 +50,7 @@ impl Endpoint {
             held: false,
             stalled: false,
             down: false,
+            draining: false,
             frozen: None,
             faults: 0,
             on: Vec::new(),
@@ -80,8 +83,13 @@ impl Endpoint {
     }
 
     /// It stands still or is not there.
-    pub(super) fn is_out(&self) -> bool {
+    fn is_still(&self) -> bool {
         self.stalled || self.down
+    }
+
+    /// It takes no request, or none gets anywhere.
+    pub(super) fn is_out(&self) -> bool {
+        self.is_still() || self.draining
     }
 
     /// Whether it was there.
@@ -107,7 +115,9 @@ impl Run<'_> {
             finish: Finish::Length,
             content: blocks::content_of(&request.shape, request.number, block_tokens),
         };
-        if endpoint.down || endpoint.engine.offer(offered, self.now).is_err() {
+        let takes = !endpoint.down && !endpoint.draining;
+        request.unfit = takes && endpoint.engine.offer(offered, self.now).is_err();
+        if !takes || request.unfit {
             // One that was on its way when the process died is known to be lost already.
             if endpoint.left(live) {
                 self.events.at(self.now + self.config.network_delay, Event::Lost { live });
@@ -120,7 +130,7 @@ impl Run<'_> {
     /// Lets an endpoint begin its next step, if it has one and can.
     fn kick(&mut self, index: u32) {
         let endpoint = &mut self.endpoints[index as usize];
-        if endpoint.is_out() {
+        if endpoint.is_still() {
             return;
         }
         if let Some(step) = endpoint.engine.begin_step(self.now) {
@@ -188,6 +198,10 @@ impl Run<'_> {
         match fault.kind {
             FaultKind::FrozenMetrics => {
                 endpoint.frozen = begins.then(|| signals(&endpoint.engine, Duration::ZERO));
+            }
+            FaultKind::Drain => {
+                endpoint.draining = begins;
+                self.consult_oracle();
             }
             FaultKind::Stall => self.stall(fault.endpoint, begins),
             FaultKind::Restart => self.crash(fault.endpoint, begins),

@@ -9,6 +9,9 @@ pub enum FaultKind {
     Stall,
     /// The metrics page repeats what it said when the fault began; the engine goes on.
     FrozenMetrics,
+    /// The server drains: what it has goes on, every new request is answered with an error at once, and while health answers
+    /// the metrics show no load.
+    Drain,
     /// The process dies with all it has, refuses connections, and comes back with empty caches.
     Restart,
 }

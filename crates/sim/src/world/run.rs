@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use scheduling::Claim;
+use scheduling::{Claim, Outcome, Unschedulable};
 
 use super::endpoint::Endpoint;
 use super::events::{Event, Events, Slab};
 use super::figures::Figures;
 use super::floor::Floor;
-use super::gateway::Gateway;
+use super::gateway::{Asked, Gateway, Placed};
 use super::oracle::Oracle;
 use super::scrape::Scrape;
-use super::{Placement, WorldConfig};
+use super::{Class, Placement, WorldConfig};
 use crate::comparison::variation;
 use crate::distribution::precise;
 use crate::tokens::mix;
@@ -43,6 +43,19 @@ pub(super) struct Live {
     first_token: Option<Duration>,
     heard: u32,
     avoided: Vec<u32>,
+    /// Who sends it.
+    class: Option<Class>,
+    /// The figures are about it.
+    counted: bool,
+    /// Its endpoint can never run it, which is no failure of the endpoint.
+    pub(super) unfit: bool,
+}
+
+impl Live {
+    fn asked(&self) -> Asked<'_> {
+        let (priority, flow) = self.class.map_or((0, 0), |class| (class.priority, class.flow));
+        Asked { shape: &self.shape, unique: self.number, avoided: &self.avoided, priority, flow }
+    }
 }
 
 pub(super) struct Run<'a> {
@@ -83,9 +96,7 @@ impl<'a> Run<'a> {
         let count = config.endpoints.len();
         let gateways = match placement {
             Placement::Policy(policy) => (0..u64::from(config.gateways))
-                .map(|index| {
-                    Gateway::new(policy, count, config.workload.adapters(), mix(seed, index + 11))
-                })
+                .map(|index| Gateway::new(policy, config, mix(seed, index + 11)))
                 .collect(),
             Placement::Oracle => Vec::new(),
         };
@@ -178,8 +189,10 @@ impl<'a> Run<'a> {
             if self.exhausted && self.live.len() == 0 {
                 break;
             }
-            // Requests that nothing will ever happen to: no endpoint can take them.
-            let mut goes_on = self.live.len() < LIVE_MAX && self.events.doings > 0;
+            // Requests that nothing will ever happen to: no endpoint can take them. One that waits in a gateway may go when
+            // the gateway hears that others have gone.
+            let held = self.gateways.iter().any(|gateway| !gateway.waiting.is_empty());
+            let mut goes_on = self.live.len() < LIVE_MAX && (self.events.doings > 0 || held);
             if self.ended >= told + PROGRESS_EVERY {
                 told = self.ended;
                 goes_on = progress(self.ended) && goes_on;
@@ -233,6 +246,8 @@ impl<'a> Run<'a> {
             self.figures.floor += floor;
         }
         let gateway = self.rng.u32(0..self.config.gateways.max(1));
+        let class = self.draw_class();
+        let counted = number >= self.config.warmup && class.is_none_or(|class| class.counted);
         let live = self.live.add(Live {
             shape,
             number,
@@ -245,8 +260,21 @@ impl<'a> Run<'a> {
             first_token: None,
             heard: 0,
             avoided: Vec::new(),
+            class,
+            counted,
+            unfit: false,
         });
         self.place(live);
+    }
+
+    fn draw_class(&mut self) -> Option<Class> {
+        let classes = &self.config.classes;
+        let sum: f64 = classes.iter().map(|class| class.weight).sum();
+        let mut at = if classes.is_empty() { 0.0 } else { self.rng.f64() * sum };
+        classes.iter().copied().find(|class| {
+            at -= class.weight;
+            at < 0.0
+        })
     }
 
     /// What was counted so far does not count.
@@ -272,12 +300,52 @@ impl<'a> Run<'a> {
         }
         let Some(request) = self.live.get(live) else { return };
         let gateway = &mut self.gateways[request.gateway as usize];
-        match gateway.pick(&request.shape, request.number, &request.avoided, self.now) {
-            Ok((endpoint, claim)) => {
-                request.claim = Some(claim);
+        match gateway.place(&request.asked(), live, self.now) {
+            Placed::Sent(endpoint, claim) => {
+                request.claim = Some(*claim);
                 self.send(live, endpoint);
             }
-            Err(_) => self.refuse(live),
+            Placed::Waits => {
+                let gateway = request.gateway;
+                self.release(gateway);
+            }
+            Placed::Refused => self.refuse(live),
+        }
+    }
+
+    /// Lets requests go that wait in a gateway, as far as there is room.
+    pub(super) fn release(&mut self, gateway: u32) {
+        'next: loop {
+            // The oracle has its own queue and no gateway.
+            let Some(gate) = self.gateways.get_mut(gateway as usize) else { return };
+            if gate.waiting.is_empty() {
+                return;
+            }
+            let next = gate.waiting.next();
+            let mut overtaken = Vec::new();
+            for ticket in &next {
+                let Some(&live) = gate.waiting.get(*ticket) else { continue };
+                let Some(request) = self.live.get(live) else { continue };
+                match gate.pick(&request.asked(), self.now) {
+                    Ok((endpoint, claim)) => {
+                        gate.waiting.go(*ticket, &overtaken, self.now);
+                        request.claim = Some(claim);
+                        self.send(live, endpoint);
+                        continue 'next;
+                    }
+                    Err(Unschedulable::Saturated) => {
+                        if !gate.yields(&request.asked(), self.now) {
+                            overtaken.push(*ticket);
+                        }
+                    }
+                    Err(Unschedulable::NoEndpoints | Unschedulable::Shed) => {
+                        gate.waiting.leave(*ticket);
+                        self.refuse(live);
+                        continue 'next;
+                    }
+                }
+            }
+            return;
         }
     }
 
@@ -304,20 +372,31 @@ impl<'a> Run<'a> {
             if let Some(claim) = &mut request.claim {
                 self.gateways[request.gateway as usize].tokens(claim, self.now);
             }
+            let first = request.first_token.is_none();
             request.first_token.get_or_insert(self.now);
+            let gateway = request.gateway;
             if last {
                 self.complete(live);
+            } else if first {
+                // Its prompt is not in the way of others any more.
+                self.release(gateway);
             }
         }
         self.spare.push(tokens);
     }
 
+    /// A request is off its endpoint: another may have the room.
+    fn give_back(&mut self, gateway: u32, claim: Option<Claim>, outcome: Outcome) {
+        if let Some(claim) = claim {
+            self.gateways[gateway as usize].end(claim, outcome, self.now);
+            self.release(gateway);
+        }
+    }
+
     fn complete(&mut self, live: u32) {
         let Some(mut request) = self.live.take(live) else { return };
-        if let Some(claim) = request.claim.take() {
-            self.gateways[request.gateway as usize].end(claim, true);
-        }
-        if request.number >= self.config.warmup {
+        self.give_back(request.gateway, request.claim.take(), Outcome::Served);
+        if request.counted {
             let first = request.first_token.unwrap_or(self.now);
             self.figures.completed += 1;
             self.figures.output_tokens += u64::from(request.shape.output_tokens);
@@ -335,10 +414,11 @@ impl<'a> Run<'a> {
     /// already been passed on.
     fn lost(&mut self, live: u32) {
         let Some(request) = self.live.get(live) else { return };
-        if let Some(claim) = request.claim.take() {
-            self.gateways[request.gateway as usize].end(claim, false);
-        }
-        let counts = u64::from(request.number >= self.config.warmup);
+        let outcome = if request.unfit { Outcome::Unknown } else { Outcome::Failed };
+        let (gateway, claim) = (request.gateway, request.claim.take());
+        self.give_back(gateway, claim, outcome);
+        let Some(request) = self.live.get(live) else { return };
+        let counts = u64::from(request.counted);
         if request.first_token.is_some() {
             self.figures.cut += counts;
             self.live.take(live);
@@ -357,10 +437,8 @@ impl<'a> Run<'a> {
 
     pub(super) fn refuse(&mut self, live: u32) {
         if let Some(mut request) = self.live.take(live) {
-            if let Some(claim) = request.claim.take() {
-                self.gateways[request.gateway as usize].end(claim, false);
-            }
-            self.figures.refused += u64::from(request.number >= self.config.warmup);
+            self.give_back(request.gateway, request.claim.take(), Outcome::Unknown);
+            self.figures.refused += u64::from(request.counted);
             self.gone();
         }
     }

@@ -37,6 +37,7 @@ impl Run<'_> {
         asked.said = match &endpoint.frozen {
             _ if endpoint.down => None,
             Some(frozen) => Some(said_again(frozen.clone(), heard)),
+            None if endpoint.draining => Some(without_load(&signals(&endpoint.engine, heard))),
             None => Some(signals(&endpoint.engine, heard)),
         };
         self.events.at(heard, Event::ScrapeHeard { scrape });
@@ -47,11 +48,27 @@ impl Run<'_> {
             return;
         };
         // The real gateway asks for health with every scrape.
-        let gateway = &mut self.gateways[gateway as usize];
+        let index = gateway;
+        let gateway = &mut self.gateways[index as usize];
         gateway.set_ready(endpoint, said.is_some());
         if let Some(said) = said {
             gateway.scraped(endpoint, mark, said);
         }
+        self.release(index);
+    }
+}
+
+/// What a server says that is draining.
+fn without_load(said: &Signals) -> Signals {
+    fn none<T: Default>(reading: Option<Reading<T>>) -> Option<Reading<T>> {
+        reading.map(|reading| Reading { value: T::default(), ..reading })
+    }
+    Signals {
+        waiting: none(said.waiting),
+        running: none(said.running),
+        kv_usage: none(said.kv_usage),
+        running_adapters: None,
+        ..said.clone()
     }
 }
 

@@ -52,6 +52,34 @@ async fn a_chat_without_a_limit_ends_by_itself_and_with_ignore_eos_at_the_contex
 }
 
 #[tokio::test]
+async fn the_load_header_tells_of_the_others_and_in_either_case() {
+    let server = Server::start(SimConfig::default()).await.unwrap();
+    let mut other = Wire::open(server.addr()).await;
+    other.send(&completion("", 2000, true)).await;
+    other.chunks(1).await;
+    for format in ["TEXT", "text", "Json", "json"] {
+        let head =
+            format!("content-type: application/json\r\nendpoint-load-metrics-format: {format}");
+        let request = String::from_utf8(completion("", 1, false)).unwrap();
+        let request = request.replacen("content-type: application/json", &head, 1);
+        let reply = exchange(server.addr(), request.as_bytes()).await;
+        let told = reply.header("endpoint-load-metrics").expect("a load");
+        let (form, told) = told.split_once(' ').expect("a form");
+        assert_eq!(form, format.to_ascii_uppercase());
+        let usage = if form == "JSON" {
+            let told: serde_json::Value = serde_json::from_str(told).unwrap();
+            assert_eq!(told["named_metrics"]["num_requests_waiting"], 0.0);
+            told["named_metrics"]["kv_cache_usage_perc"].as_f64()
+        } else {
+            let (waiting, usage) = told.split_once(", ").expect("two values");
+            assert_eq!(waiting, "named_metrics.num_requests_waiting=0.0");
+            usage.strip_prefix("named_metrics.kv_cache_usage_perc=").and_then(|u| u.parse().ok())
+        };
+        assert!(usage.is_some_and(|usage| usage > 0.0 && usage < 0.5), "{usage:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_streams_head_comes_before_the_request_is_scheduled() {
     // Steps of half a minute: nothing is scheduled to its end during the test.
     let config = SimConfig { speedup: 0.001, ..SimConfig::default() };
