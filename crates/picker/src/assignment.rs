@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use openai::Usage;
+use openai::{LoadReport, Usage};
+use scheduling::{Outcome, Report};
 use tokio::time::Instant;
 
 use crate::{
-    Endpoint, Finish, OpenRecord, RequestRecord,
+    DecisionRecord, Endpoint, Finish, OpenRecord, RequestRecord,
     endpoint::Claim,
     pool::{Chosen, Pool},
 };
@@ -48,7 +49,7 @@ impl Assignment {
         self.target_model.as_deref()
     }
 
-    /// Moves the claim to the decision's next endpoint. False if there is none.
+    /// Moves the claim from an endpoint that has failed to the decision's next one. False if there is none.
     pub fn advance(&mut self, outcome: &'static str) -> bool {
         if self.others.is_empty() {
             return false;
@@ -89,12 +90,30 @@ impl Assignment {
         }
     }
 
+    /// The endpoint has told its load with the head of its answer, which has only just come.
+    pub fn reported(&self, load: LoadReport) {
+        let LoadReport { waiting, running, kv_usage } = load;
+        self.claim.reported(Report { waiting, running, kv_usage });
+    }
+
+    /// The decision, with each candidate's costs, if the record was to [explain](RequestRecord::explain) it. It can be
+    /// taken once.
+    pub fn take_decision(&mut self) -> Option<Arc<DecisionRecord>> {
+        self.record.get()?.decision.take()
+    }
+
     /// The endpoint has counted the tokens.
     pub fn usage(&mut self, usage: Usage) {
         let Some(record) = self.record.get() else { return };
         record.usage = usage;
         self.claim.ending.prompt_tokens = usage.prompt_tokens;
         self.claim.ending.output_tokens = usage.completion_tokens;
+    }
+
+    /// The endpoint could not be reached, broke off, said that it cannot serve, or said nothing in time. Enough of these in
+    /// a row take it out; a client's mistake or departure is none.
+    pub fn failed(&mut self) {
+        self.claim.ending.outcome = Outcome::Failed;
     }
 
     /// Gives the claim back and the record on, for the gateway's own answer.
@@ -105,6 +124,16 @@ impl Assignment {
     /// Says how the request ended. The last word counts; without one, the client has left.
     pub fn finish(&mut self, finish: Finish) {
         self.claim.ending.complete = matches!(finish, Finish::Complete(_));
+        let status = self.record.get().map_or(0, |record| record.response_code);
+        match finish {
+            // An endpoint's own refusal shows that it is there, but not that it can serve.
+            Finish::Complete(_) if status < 400 => self.claim.ending.outcome = Outcome::Served,
+            Finish::EndpointGone | Finish::IdleTimeout => self.failed(),
+            Finish::Complete(_)
+            | Finish::Refused(_)
+            | Finish::ClientGone
+            | Finish::RouteTimeout => {}
+        }
         self.note(|record| record.finish = Some(finish));
     }
 }

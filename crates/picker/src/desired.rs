@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use scheduling::{EndpointId, Policy};
+use scheduling::{CHOICES_MAX, EndpointId, FlowControl, OutlierDetection, Policy};
 
 /// The whole desired state; it replaces the one before.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,6 +80,52 @@ pub struct PoolSpec {
     pub policy: Policy,
     pub endpoints: Vec<EndpointSpec>,
     pub models: Vec<ModelSpec>,
+    pub objectives: Vec<ObjectiveSpec>,
+    pub flow_control: FlowControl,
+    pub outlier_detection: OutlierDetection,
+    pub delivery: Delivery,
+}
+
+impl PoolSpec {
+    /// A pool without endpoints or models.
+    pub fn new(key: PoolKey, policy: Policy) -> Self {
+        Self {
+            key,
+            policy,
+            endpoints: Vec::new(),
+            models: Vec::new(),
+            objectives: Vec::new(),
+            flow_control: FlowControl::default(),
+            outlier_detection: OutlierDetection::default(),
+            delivery: Delivery::default(),
+        }
+    }
+}
+
+/// How much of a request is taken, how often it is tried, and how long its answer may take.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Delivery {
+    pub body_bytes_max: usize,
+    /// Endpoints tried for a request, the first included.
+    pub attempts_max: usize,
+    /// Total time for an answer, where the route gives none.
+    pub timeout: Option<Duration>,
+    /// Time from sending a request to its first token; none by default, since a queue may be long.
+    pub first_token_timeout: Option<Duration>,
+    /// Silence inside an answer, from its head on.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 32 * 1024 * 1024,
+            attempts_max: CHOICES_MAX,
+            timeout: None,
+            first_token_timeout: None,
+            idle_timeout: Duration::from_mins(2),
+        }
+    }
 }
 
 /// Where an endpoint is and how to talk to it.
@@ -112,6 +158,14 @@ pub struct ModelSpec {
     /// Higher goes first; below zero may be shed.
     pub priority: i32,
     pub targets: Vec<TargetModel>,
+}
+
+/// What requests may ask for by name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ObjectiveSpec {
+    pub name: Arc<str>,
+    /// Goes before that of the model.
+    pub priority: i32,
 }
 
 /// A model name to send on, and its share.

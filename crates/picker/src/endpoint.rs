@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use scheduling::{Ending, Ledger, ScrapeMark, Slot};
+use scheduling::{Ending, Ledger, Outcome, Report, ScrapeMark, Slot, Trouble};
 
-use crate::{EndpointSpec, monotonic};
+use crate::{EndpointSpec, monotonic, waiting::Lobby};
 
 /// What the gateway has on all endpoints. One lock for all of them: a decision looks at every candidate and charges one
 /// before the next decision may look.
@@ -17,12 +17,13 @@ pub struct Endpoint {
     pub spec: EndpointSpec,
     slot: Slot,
     ledger: SharedLedger,
+    lobby: Arc<Lobby>,
 }
 
 impl Endpoint {
-    pub(crate) fn new(spec: EndpointSpec, ledger: SharedLedger) -> Self {
+    pub(crate) fn new(spec: EndpointSpec, ledger: SharedLedger, lobby: Arc<Lobby>) -> Self {
         let slot = ledger.lock().add(&spec.id);
-        Self { spec, slot, ledger }
+        Self { spec, slot, ledger, lobby }
     }
 
     pub(crate) fn slot(&self) -> Slot {
@@ -39,6 +40,12 @@ impl Endpoint {
         self.ledger.lock().sent_since_scrape(self.slot)
     }
 
+    /// Whether a request that is sent there now is to ask for its load. If so, it counts as asked: telling costs the
+    /// endpoint something, so not every request does.
+    pub fn asks_report(&self) -> bool {
+        self.ledger.lock().asks_report(self.slot, monotonic())
+    }
+
     /// To be taken just before a scrape is sent: what of this gateway's load the scrape can have seen.
     pub fn mark(&self) -> ScrapeMark {
         self.ledger.lock().mark(self.slot)
@@ -48,6 +55,40 @@ impl Endpoint {
     /// length. Answers that are not streamed show their first token with their last.
     pub fn prefill_tokens_pending(&self) -> f64 {
         self.ledger.lock().prefill_tokens_pending(self.slot)
+    }
+
+    /// Why it gets no requests though its health check succeeds, if so.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.ledger.lock().trouble(self.slot)
+    }
+
+    /// Does something to its account, and logs if that takes it out or brings it back.
+    pub(crate) fn watched<T>(&self, change: impl FnOnce(&mut Ledger, Slot) -> T) -> T {
+        let mut ledger = self.ledger.lock();
+        let before = ledger.trouble(self.slot);
+        let result = change(&mut ledger, self.slot);
+        let after = ledger.trouble(self.slot);
+        drop(ledger);
+        if before != after {
+            self.log(before, after);
+        }
+        result
+    }
+
+    #[cold]
+    fn log(&self, before: Option<Trouble>, after: Option<Trouble>) {
+        let endpoint = &self.spec.id;
+        match (before, after) {
+            (_, Some(Trouble::Ejected)) => {
+                tracing::warn!(%endpoint, "endpoint is ejected: it failed several times in a row");
+            }
+            (_, Some(Trouble::Hung)) => {
+                tracing::warn!(%endpoint, "endpoint hangs: it has requests and no counter moves");
+            }
+            (Some(Trouble::Ejected), None) => tracing::info!(%endpoint, "endpoint is readmitted"),
+            (Some(Trouble::Hung), None) => tracing::info!(%endpoint, "endpoint moves again"),
+            (None, None) => {}
+        }
     }
 
     /// The time to first token to expect: the mean of the latest ones of streams; `None` before the first.
@@ -76,19 +117,37 @@ impl Claim {
         Self { endpoint, charge: Some(charge), ending: Ending::default() }
     }
 
-    /// Takes the charge to another endpoint.
+    /// Takes the charge from an endpoint that has failed to another.
     pub(crate) fn advance(&mut self, to: Arc<Endpoint>) {
         if let Some(charge) = self.charge.take() {
-            self.charge = Some(to.ledger.lock().advance(charge, to.slot, monotonic()));
+            let (slot, failed) = (to.slot, Outcome::Failed);
+            let moved = self
+                .endpoint
+                .watched(|ledger, _| ledger.advance(charge, slot, failed, monotonic()));
+            self.charge = Some(moved);
+            self.endpoint.lobby.release();
         }
         self.endpoint = to;
         self.ending = Ending::default();
     }
 
+    /// The endpoint has told its load along with its answer.
+    pub(crate) fn reported(&self, report: Report) {
+        if let Some(charge) = &self.charge {
+            self.endpoint.ledger.lock().reported(charge, report, monotonic());
+            self.endpoint.lobby.release();
+        }
+    }
+
     /// Tokens of a stream have come.
     pub(crate) fn tokens(&mut self) {
         if let Some(charge) = &mut self.charge {
-            self.endpoint.ledger.lock().tokens(charge, 1, monotonic());
+            let first = !charge.has_begun();
+            self.endpoint.watched(|ledger, _| ledger.tokens(charge, 1, monotonic()));
+            if first {
+                // Its prompt is not in the way of others any more.
+                self.endpoint.lobby.release();
+            }
         }
     }
 }
@@ -96,7 +155,12 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(charge) = self.charge.take() {
-            self.endpoint.ledger.lock().end(charge, self.ending);
+            let ending = self.ending;
+            self.endpoint.watched(|ledger, _| ledger.end(charge, ending, monotonic()));
+            self.endpoint.lobby.release();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

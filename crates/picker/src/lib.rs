@@ -18,16 +18,18 @@ mod record;
 mod refusal;
 mod route;
 mod tasks;
+mod waiting;
 
 pub use assignment::Assignment;
 pub use clock::{monotonic, wall_clock};
 pub use desired::{
-    AppProtocol, Desired, EndpointSpec, HostPattern, ListenerSpec, ModelSpec, PoolKey, PoolKind,
-    PoolSpec, RouteMatch, RouteRule, RouteSpec, StringMatch, TargetModel, WeightedPool,
+    AppProtocol, Delivery, Desired, EndpointSpec, HostPattern, ListenerSpec, ModelSpec,
+    ObjectiveSpec, PoolKey, PoolKind, PoolSpec, RouteMatch, RouteRule, RouteSpec, StringMatch,
+    TargetModel, WeightedPool,
 };
 pub use endpoint::Endpoint;
 pub use metrics::{MetricReference, Metrics, Workload};
-pub use picker::{DecisionRecord, EndpointPicker, PoolView, PoolWriter};
+pub use picker::{Asked, DecisionRecord, EndpointPicker, PoolView, PoolWriter};
 pub use pool::{Health, Member};
 pub use record::{Finish, Journal, OpenRecord, RECORD_TEXT_BYTES_MAX, RequestRecord};
 pub use refusal::{Fault, Refusal, Wire};

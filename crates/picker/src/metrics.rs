@@ -199,9 +199,14 @@ impl Metrics {
     }
 
     /// The page, in Prometheus text format 0.0.4.
-    pub(crate) fn render(&self, pools: &[(PoolKey, Vec<Member>)]) -> String {
+    pub(crate) fn render(
+        &self,
+        pools: &[(PoolKey, Vec<Member>)],
+        waiting: &[(String, (usize, u64))],
+    ) -> String {
         let _one_at_a_time = self.page.lock();
         self.gauges.set(pools);
+        self.gauges.set_waiting(waiting);
         let mut page = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut page) {
             tracing::error!(%error, "metrics could not be written");
@@ -248,7 +253,7 @@ impl Latencies {
             )?,
             queue: make.histogram(
                 "tokenweir_queue_seconds",
-                "Time from a request's arrival to its pick, reading its body included.",
+                "Time from a request's arrival to its pick, or to its refusal after waiting in vain.",
                 &model,
                 &DURATION_SECONDS,
             )?,

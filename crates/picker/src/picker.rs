@@ -12,17 +12,18 @@ use std::{
 use arc_swap::ArcSwap;
 use openai::Envelope;
 use parking_lot::Mutex;
-use scheduling::{Chance, Cost, EndpointId, ScrapeMark, Signals};
+use scheduling::{Chance, Cost, EndpointId, Ledger, ScrapeMark, Signals};
 use tokio::sync::watch;
 
 use crate::{
-    Assignment, Desired, Endpoint, Health, Journal, Member, Metrics, OpenRecord, PoolKey, PoolSpec,
-    Refusal, RequestRecord, RouteQuery, Routed,
+    Assignment, Delivery, Desired, Endpoint, Health, Journal, Member, Metrics, OpenRecord, PoolKey,
+    PoolSpec, Refusal, RequestRecord, RouteQuery, Routed,
     endpoint::SharedLedger,
     monotonic,
     pool::{Picked, Pool, Snapshot},
     prompt::Prompt,
     route::RouteTable,
+    waiting::{Lobby, Placed},
     wall_clock,
 };
 
@@ -48,6 +49,7 @@ struct Shared {
     table: ArcSwap<Table>,
     memory: Mutex<Memory>,
     ledger: SharedLedger,
+    lobby: Arc<Lobby>,
     /// Counts applications of a desired state.
     version: watch::Sender<u64>,
     metrics: Arc<Metrics>,
@@ -69,6 +71,19 @@ struct Memory {
     members: BTreeMap<EndpointId, Member>,
 }
 
+/// What a request says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// What was read of the body, if it was.
+    pub envelope: Option<&'a Envelope>,
+    /// The whole body.
+    pub body: &'a [u8],
+    /// Name of the objective it is for.
+    pub objective: Option<&'a str>,
+    /// Whose it is; 0 if nobody said.
+    pub flow: u64,
+}
+
 /// A past decision and its candidates' costs.
 #[derive(Clone, Debug)]
 pub struct DecisionRecord {
@@ -78,7 +93,12 @@ pub struct DecisionRecord {
     pub pool: PoolKey,
     pub policy: &'static str,
     pub reason: &'static str,
+    /// From the request's start to the pick, its waiting included.
+    pub queue: Option<Duration>,
+    /// The one chosen. Another may have answered.
     pub endpoint: EndpointId,
+    /// What the costs are in; those of most policies are plain numbers.
+    pub cost_unit: Option<&'static str>,
     /// Cheapest first.
     pub candidates: Vec<(EndpointId, Cost)>,
 }
@@ -90,6 +110,7 @@ impl EndpointPicker {
             table: ArcSwap::default(),
             memory: Mutex::default(),
             ledger: SharedLedger::default(),
+            lobby: Arc::default(),
             version: watch::Sender::new(0),
             metrics,
             journal,
@@ -119,37 +140,53 @@ impl EndpointPicker {
     /// Finds the pool for a request.
     pub fn route(&self, query: &dyn RouteQuery) -> Result<Routed, Refusal> {
         let table = self.0.table.load();
-        let mut routed = table.routes.route(query, self.0.chance())?;
-        routed.target = table.pools.get(&routed.pool).cloned();
-        Ok(routed)
+        let routed = table.routes.route(query, self.0.chance())?;
+        let target = table.pools.get(&routed.pool).cloned();
+        Ok(routed.to(target))
     }
 
     /// Where a request goes whose pool is known without a route.
     pub fn straight_to(&self, pool: &PoolKey) -> Routed {
         let target = self.0.table.load().pools.get(pool).cloned();
-        Routed { route: "".into(), rule: None, pool: pool.clone(), timeout: None, target }
+        let (pool, delivery) = (pool.clone(), Delivery::default());
+        let routed =
+            Routed { route: "".into(), rule: None, pool, timeout: None, delivery, target: None };
+        routed.to(target)
     }
 
-    /// Decides where a request goes and charges it there. On success the record has moved into
-    /// the assignment. `asked` is the envelope and the body it was read from.
-    pub fn pick(
+    /// Decides where a request goes and charges it there; if it has to, it waits before. On success the record has moved
+    /// into the assignment.
+    ///
+    /// Dropping the future gives a place among those that wait up.
+    pub async fn pick(
         &self,
         routed: &Routed,
-        asked: Option<(&Envelope, &[u8])>,
+        asked: Asked<'_>,
         record: &mut OpenRecord,
     ) -> Result<Assignment, Refusal> {
-        let no_endpoints = || Refusal::NoEndpoints { pool: routed.pool.to_string() };
         let pool = routed.target.as_ref();
         let pool = pool.ok_or_else(|| Refusal::PoolNotFound { pool: routed.pool.to_string() })?;
         let started = tokio::time::Instant::now();
         // No name is not a name to rewrite: the endpoint answers with its base model.
-        let model = asked.and_then(|(envelope, _)| envelope.model());
+        let model = asked.envelope.and_then(Envelope::model);
         let model = model.filter(|model| !model.is_empty());
         let target = model.map(|name| pool.target_model(name, &mut self.0.chance()));
         let target = target.unwrap_or_default();
-        let prompt = Prompt::read(asked, target.rewrite.as_deref().or(model), pool.policy());
-        let picked = pool.pick(&prompt.request(), monotonic()).ok_or_else(no_endpoints)?;
+        let priority = asked.objective.map_or(target.priority, |name| pool.objective(name));
+        let name = target.rewrite.as_deref().or(model);
+        let prompt = Prompt::read(asked, name, priority, pool.policy());
+        let placed = pool.place(prompt, asked.body.len() as u64, monotonic())?;
         let took = started.elapsed();
+        let picked = match placed {
+            Placed::Picked(picked) => *picked,
+            Placed::Waits(wait) => {
+                let waited = wait.picked().await;
+                if let (Err(Refusal::QueueTimeout { .. }), Some(record)) = (&waited, record.get()) {
+                    record.queue = Some(record.started.elapsed());
+                }
+                waited?
+            }
+        };
         if let Some(record) = record.get() {
             record.policy = Some(picked.policy.name());
             record.reason = Some(picked.reason.name());
@@ -157,9 +194,11 @@ impl EndpointPicker {
             record.model_known = target.known;
             record.target_model = target.rewrite.as_deref().map(str::to_owned);
             self.0.metrics.picked(&picked, record, took);
-            self.0.remember(&routed.pool, &picked, record);
+            let decision = self.0.remember(&routed.pool, &picked, record);
+            record.decision = record.explain.then_some(decision);
         }
-        let Picked { claim, others, .. } = picked;
+        let Picked { claim, mut others, .. } = picked;
+        others.truncate(routed.delivery.attempts_max.saturating_sub(1));
         Ok(Assignment::new(claim, others, Arc::clone(pool), target.rewrite, record.take()))
     }
 }
@@ -174,8 +213,8 @@ impl PoolWriter {
         let pools = desired.pools.iter().map(|spec| {
             let fresh = || {
                 let metrics = Arc::clone(&shared.metrics);
-                let ledger = Arc::clone(&shared.ledger);
-                Arc::new(Pool::new(spec.key.clone(), metrics, ledger, shared.seed))
+                let books = (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
+                Arc::new(Pool::new(spec.key.clone(), metrics, books, shared.seed))
             };
             (spec.key.clone(), old.pools.get(&spec.key).cloned().unwrap_or_else(fresh))
         });
@@ -186,7 +225,8 @@ impl PoolWriter {
             let first = wanted.insert(spec.id.clone());
             let known = memory.members.get(&spec.id).is_some_and(|m| m.endpoint.spec == *spec);
             if first && !known {
-                let endpoint = Endpoint::new(spec.clone(), Arc::clone(&shared.ledger));
+                let (ledger, lobby) = (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
+                let endpoint = Endpoint::new(spec.clone(), ledger, lobby);
                 memory.members.insert(spec.id.clone(), Member::new(endpoint));
             }
         }
@@ -205,20 +245,25 @@ impl PoolWriter {
         }
         shared.table.store(Arc::new(table));
         drop(memory);
+        shared.lobby.release();
         shared.version.send_modify(|version| *version += 1);
     }
 
     /// Takes in what a scrape said; `mark` is [`Endpoint::mark`] from just before the scrape.
     pub fn signals(&self, id: &EndpointId, signals: Signals, mark: ScrapeMark) {
         self.update(id, |member| {
-            let slot = member.endpoint.slot();
-            self.0.ledger.lock().scraped(slot, mark, signals.clone());
+            member.endpoint.watched(|ledger, slot| ledger.scraped(slot, mark, signals.clone()));
             member.signals = signals;
         });
     }
 
     pub fn health(&self, id: &EndpointId, health: Health) {
-        self.update(id, |member| member.health = health);
+        self.update(id, |member| {
+            if member.health == Health::Unready && health != Health::Unready {
+                member.endpoint.watched(Ledger::returned);
+            }
+            member.health = health;
+        });
     }
 
     fn update(&self, id: &EndpointId, change: impl FnOnce(&mut Member)) {
@@ -233,6 +278,8 @@ impl PoolWriter {
                 publish(pool, spec, &memory.members);
             }
         }
+        drop(memory);
+        self.0.lobby.release();
     }
 
     /// Resolves when a new desired state has been applied. Dropping it loses nothing.
@@ -262,6 +309,15 @@ impl PoolView {
         memory.desired.pools.iter().map(|spec| (spec.key.clone(), members(spec))).collect()
     }
 
+    /// Requests that wait for a pool, and what their bodies take in bytes.
+    pub fn queue(&self, pool: &PoolKey) -> (usize, u64) {
+        let table = self.0.table.load();
+        table.pools.get(pool).map_or((0, 0), |pool| {
+            let room = pool.room().lock();
+            (room.len(), room.bytes())
+        })
+    }
+
     /// The latest decisions, newest first.
     pub fn decisions(&self) -> Vec<Arc<DecisionRecord>> {
         self.0.decisions.lock().iter().rev().cloned().collect()
@@ -269,7 +325,16 @@ impl PoolView {
 
     /// The Prometheus page.
     pub fn metrics_text(&self) -> String {
-        self.0.metrics.render(&self.pools())
+        let pools = self.pools();
+        let waiting: Vec<_> = pools.iter().map(|(key, _)| (key.label(), self.queue(key))).collect();
+        self.0.metrics.render(&pools, &waiting)
+    }
+}
+
+#[cfg(test)]
+impl EndpointPicker {
+    pub(crate) fn lobby(&self) -> &Lobby {
+        &self.0.lobby
     }
 }
 
@@ -280,7 +345,12 @@ impl Shared {
         Chance::new(draw, self.seed ^ draw.wrapping_mul(0xD134_2543_DE82_EF95))
     }
 
-    fn remember(&self, pool: &PoolKey, picked: &Picked, request: &RequestRecord) {
+    fn remember(
+        &self,
+        pool: &PoolKey,
+        picked: &Picked,
+        request: &RequestRecord,
+    ) -> Arc<DecisionRecord> {
         let id = |endpoint: &Endpoint| endpoint.spec.id.clone();
         let mut candidates: Vec<(EndpointId, Cost)> =
             picked.considered.iter().map(|(e, cost)| (id(e), cost.clone())).collect();
@@ -293,14 +363,18 @@ impl Shared {
             pool: pool.clone(),
             policy: picked.policy.name(),
             reason: picked.reason.name(),
+            queue: request.queue,
             endpoint: id(&picked.claim.endpoint),
+            cost_unit: picked.policy.cost_unit(),
             candidates,
         };
+        let record = Arc::new(record);
         let mut decisions = self.decisions.lock();
         if decisions.len() == DECISIONS_MAX {
             decisions.pop_front();
         }
-        decisions.push_back(Arc::new(record));
+        decisions.push_back(Arc::clone(&record));
+        record
     }
 }
 
@@ -326,8 +400,12 @@ fn members_of(spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) -> Vec<Me
 fn publish(pool: &Pool, spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) {
     pool.snapshot.store(Arc::new(Snapshot {
         policy: spec.policy,
+        outlier_detection: spec.outlier_detection,
+        flow_control: spec.flow_control,
         models: spec.models.as_slice().into(),
+        objectives: spec.objectives.as_slice().into(),
         members: members_of(spec, members),
+        delivery: spec.delivery,
     }));
 }
 

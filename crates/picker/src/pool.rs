@@ -9,14 +9,22 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use scheduling::{Chance, Cost, Decision, InferenceRequest, Policy, Reason, Signals, Slot};
+use scheduling::{
+    Admission, Chance, Cost, Decision, Entry, FlowControl, InferenceRequest, OutlierDetection,
+    Policy, Reason, Signals, Slot, Unschedulable,
+};
 use smallvec::SmallVec;
 
 use crate::{
-    Endpoint, Metrics, ModelSpec, PoolKey,
+    Delivery, Endpoint, Metrics, ModelSpec, ObjectiveSpec, PoolKey,
     draw::weighted,
     endpoint::{Claim, SharedLedger},
+    prompt::Prompt,
+    waiting::{Lobby, Room},
 };
+
+/// Of requests for which no object says another.
+const PRIORITY_DEFAULT: i32 = 0;
 
 /// Whether an endpoint can be used, as far as is known.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -41,8 +49,12 @@ pub struct Member {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) policy: Policy,
+    pub(crate) outlier_detection: OutlierDetection,
+    pub(crate) flow_control: FlowControl,
     pub(crate) models: Arc<[ModelSpec]>,
+    pub(crate) objectives: Arc<[ObjectiveSpec]>,
     pub(crate) members: Vec<Member>,
+    pub(crate) delivery: Delivery,
 }
 
 #[derive(Debug)]
@@ -51,6 +63,9 @@ pub(crate) struct Pool {
     metrics: Arc<Metrics>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     ledger: SharedLedger,
+    /// Locked before the ledger, never after it.
+    room: Room,
+    lobby: Arc<Lobby>,
     turns: AtomicU64,
     seed: u64,
 }
@@ -59,6 +74,7 @@ pub(crate) struct Pool {
 pub(crate) type Chosen = SmallVec<[Arc<Endpoint>; scheduling::CHOICES_MAX]>;
 
 /// What a pool chose for one request.
+#[derive(Debug)]
 pub(crate) struct Picked {
     pub(crate) claim: Claim,
     pub(crate) others: Chosen,
@@ -71,11 +87,40 @@ impl Pool {
     pub(crate) fn new(
         key: PoolKey,
         metrics: Arc<Metrics>,
-        ledger: SharedLedger,
+        (ledger, lobby): (SharedLedger, Arc<Lobby>),
         seed: u64,
     ) -> Self {
-        let snapshot = ArcSwap::default();
-        Self { key, metrics, snapshot, ledger, turns: AtomicU64::new(0), seed }
+        let (snapshot, room) = (ArcSwap::default(), Room::default());
+        Self { key, metrics, snapshot, ledger, room, lobby, turns: AtomicU64::new(0), seed }
+    }
+
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
+    }
+
+    pub(crate) fn lobby(&self) -> &Lobby {
+        &self.lobby
+    }
+
+    pub(crate) fn flow_control(&self) -> FlowControl {
+        self.snapshot.load().flow_control
+    }
+
+    /// Whether requests wait in the gateway while every endpoint would make them wait.
+    pub(crate) fn is_late_binding(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.flow_control.is_on(snapshot.policy)
+    }
+
+    pub(crate) fn has_usable(&self) -> bool {
+        self.snapshot.load().members.iter().any(is_usable)
+    }
+
+    /// What a request's place among those that wait hangs on.
+    pub(crate) fn entry(&self, prompt: &Prompt<'_>, body_bytes: u64) -> Entry {
+        let request = prompt.request(Admission::Always);
+        let tokens = self.ledger.lock().size(&request);
+        Entry { priority: request.priority, flow: request.flow, tokens, bytes: body_bytes }
     }
 
     pub(crate) fn key(&self) -> &PoolKey {
@@ -91,7 +136,11 @@ impl Pool {
     }
 
     /// Decides and charges, as one: the next pick already sees this claim.
-    pub(crate) fn pick(&self, request: &InferenceRequest<'_>, now: Duration) -> Option<Picked> {
+    pub(crate) fn pick(
+        &self,
+        request: &InferenceRequest<'_>,
+        now: Duration,
+    ) -> Result<Picked, Unschedulable> {
         let snapshot = self.snapshot.load();
         let usable = usable(&snapshot.members);
         let slots: SmallVec<[Slot; 16]> =
@@ -99,14 +148,24 @@ impl Pool {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let chance = Chance::new(turn, self.seed.wrapping_add(turn));
         let policy = snapshot.policy;
-        let picked = self.ledger.lock().pick(policy, request, &slots, now, chance);
-        let (Decision { choices, reason, costs }, charge) = picked.ok()?;
+        let rule = &snapshot.outlier_detection;
+        let picked = self.ledger.lock().pick(policy, request, &slots, rule, now, chance);
+        let (Decision { choices, reason, costs, left_out }, charge) = picked?;
         let mut chosen = choices.iter().map(|&index| Arc::clone(&usable[index].endpoint));
-        let claim = Claim::new(chosen.next()?, charge);
+        let claim = Claim::new(chosen.next().ok_or(Unschedulable::NoEndpoints)?, charge);
         let others = chosen.collect();
-        let endpoints = usable.iter().map(|member| Arc::clone(&member.endpoint));
+        let is_candidate = |index: &usize| left_out.binary_search(index).is_err();
+        let candidates = (0..usable.len()).filter(is_candidate);
+        let endpoints = candidates.map(|index| Arc::clone(&usable[index].endpoint));
         let considered = endpoints.zip(costs).collect();
-        Some(Picked { claim, others, policy, reason, considered })
+        Ok(Picked { claim, others, policy, reason, considered })
+    }
+
+    /// The priority that goes with an objective's name. One that nobody has made has the usual one.
+    pub(crate) fn objective(&self, name: &str) -> i32 {
+        let snapshot = self.snapshot.load();
+        let found = snapshot.objectives.iter().find(|objective| *objective.name == *name);
+        found.map_or(PRIORITY_DEFAULT, |objective| objective.priority)
     }
 
     /// The model entry for a request, if the pool has one, and the name to send on.
@@ -117,21 +176,35 @@ impl Pool {
         let Some(spec) = by_name.or_else(generic) else { return Target::default() };
         let weights = spec.targets.iter().map(|target| target.weight);
         let name = weighted(weights, chance).map(|index| Arc::clone(&spec.targets[index].name));
-        Target { known: spec.model.is_some(), rewrite: name.filter(|name| **name != *model) }
+        Target {
+            known: spec.model.is_some(),
+            priority: spec.priority,
+            rewrite: name.filter(|name| **name != *model),
+        }
     }
 }
 
 /// What the configuration says of a model.
-#[derive(Default)]
 pub(crate) struct Target {
     /// An object names this model.
     pub(crate) known: bool,
+    pub(crate) priority: i32,
     /// The name to send on, if it is another.
     pub(crate) rewrite: Option<Arc<str>>,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self { known: false, priority: PRIORITY_DEFAULT, rewrite: None }
+    }
 }
 
 /// The members not known to be unready. One that was never asked counts: should it not be there,
 /// the request goes to the next choice.
 fn usable(members: &[Member]) -> Vec<&Member> {
-    members.iter().filter(|member| member.health != Health::Unready).collect()
+    members.iter().filter(|member| is_usable(member)).collect()
+}
+
+fn is_usable(member: &Member) -> bool {
+    member.health != Health::Unready
 }

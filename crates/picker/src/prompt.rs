@@ -1,27 +1,44 @@
 //! A request's prompt, hashed as far as the pool's policy asks for it.
 
-use openai::Envelope;
-use scheduling::{InferenceRequest, Policy, hash_blocks, hash_bytes, hash_name, hash_prefix};
+use std::borrow::Cow;
+
+use scheduling::{
+    Admission, InferenceRequest, Policy, hash_blocks, hash_bytes, hash_name, hash_prefix,
+};
+
+use crate::Asked;
 
 /// What of a request the choice of its endpoint hangs on.
 #[derive(Debug, Default)]
 pub(crate) struct Prompt<'a> {
-    model: Option<&'a str>,
+    model: Option<Cow<'a, str>>,
+    /// Tokens are asked for: otherwise nothing of the body was read.
+    generates: bool,
     bytes: u64,
     blocks: Vec<u64>,
     prefix: u64,
+    priority: i32,
+    flow: u64,
+    max_tokens: Option<u64>,
+    unstreamed: bool,
 }
 
 impl<'a> Prompt<'a> {
     /// `model` is the name the endpoint will read.
     pub(crate) fn read(
-        asked: Option<(&Envelope, &[u8])>,
+        asked: Asked<'_>,
         model: Option<&'a str>,
+        priority: i32,
         policy: Policy,
     ) -> Self {
-        let Some((envelope, body)) = asked else { return Self { model, ..Self::default() } };
+        let mut prompt =
+            Self { model: model.map(Cow::Borrowed), priority, flow: asked.flow, ..Self::default() };
+        let (Some(envelope), body) = (asked.envelope, asked.body) else { return prompt };
+        prompt.generates = true;
         let text = envelope.prompt(body);
-        let mut prompt = Self { model, bytes: text.len() as u64, blocks: Vec::new(), prefix: 0 };
+        prompt.bytes = text.len() as u64;
+        prompt.max_tokens = envelope.max_tokens();
+        prompt.unstreamed = !envelope.stream();
         let root = || {
             let model = model.map_or(0, hash_name);
             envelope.before_prompt(body).fold(model, hash_bytes)
@@ -35,13 +52,31 @@ impl<'a> Prompt<'a> {
         prompt
     }
 
-    pub(crate) fn request(&self) -> InferenceRequest<'_> {
+    /// Whether it takes room on an endpoint at all.
+    pub(crate) fn generates(&self) -> bool {
+        self.generates
+    }
+
+    /// It outlives what it was read from.
+    pub(crate) fn into_owned(self) -> Prompt<'static> {
+        let model = self.model.map(|model| Cow::Owned(model.into_owned()));
+        Prompt { model, ..self }
+    }
+
+    pub(crate) fn request(&self, admission: Admission) -> InferenceRequest<'_> {
         InferenceRequest {
-            model: self.model,
+            model: self.model.as_deref(),
             prompt_bytes: self.bytes,
             blocks: &self.blocks,
             prefix: self.prefix,
-            sheddable: false,
+            priority: self.priority,
+            flow: self.flow,
+            max_tokens: self.max_tokens,
+            unstreamed: self.unstreamed,
+            admission,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::{
 use openai::Usage;
 use tokio::time::Instant;
 
-use crate::{Metrics, PoolKey, Refusal, wall_clock};
+use crate::{DecisionRecord, Metrics, PoolKey, Refusal, wall_clock};
 
 /// Longest text taken from a client into a record, in bytes.
 pub const RECORD_TEXT_BYTES_MAX: usize = 1024;
@@ -34,7 +34,7 @@ pub enum Finish {
     EndpointGone,
     /// The endpoint was silent for too long inside its answer.
     IdleTimeout,
-    /// The route's timeout ran out inside the answer.
+    /// The time for the whole answer ran out inside it.
     RouteTimeout,
 }
 
@@ -95,6 +95,10 @@ pub struct RequestRecord {
     pub last_token: Option<Instant>,
     pub usage: Usage,
     pub finish: Option<Finish>,
+
+    /// The client wants to know the decision: it is to be kept.
+    pub explain: bool,
+    pub decision: Option<Arc<DecisionRecord>>,
 }
 
 impl RequestRecord {
@@ -133,6 +137,8 @@ impl RequestRecord {
             last_token: None,
             usage: Usage::default(),
             finish: None,
+            explain: false,
+            decision: None,
         }
     }
 

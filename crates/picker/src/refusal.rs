@@ -23,6 +23,14 @@ pub enum Refusal {
     NoRoute { host: String, path: String },
     #[error("{pool} has no ready endpoint; retry shortly, and check its endpoints' /health")]
     NoEndpoints { pool: String },
+    #[error(
+        "every endpoint of {pool} is saturated, and a request of this priority does not wait; retry later"
+    )]
+    Shed { pool: String, retry_after: Duration },
+    #[error("as many requests wait for {pool} as may; retry later")]
+    QueueFull { pool: String, retry_after: Duration },
+    #[error("no endpoint of {pool} was free within {waited:?}; retry later")]
+    QueueTimeout { pool: String, waited: Duration, retry_after: Duration },
     #[error("the route leads to {pool}, which does not exist; create it or correct the route")]
     PoolNotFound { pool: String },
     #[error("none of {tried} endpoint(s) tried could be connected to; retry shortly")]
@@ -33,7 +41,7 @@ pub enum Refusal {
     FirstTokenTimeout,
     #[error("the endpoint fell silent; retry the request")]
     IdleTimeout,
-    #[error("the route's timeout of {0:?} ran out before the endpoint answered")]
+    #[error("the request's timeout of {0:?} ran out before the endpoint answered")]
     RouteTimeout(Duration),
     #[error("the gateway is shutting down; retry on a new connection")]
     Draining,
@@ -76,6 +84,9 @@ impl Refusal {
             Self::NoEndpoints { .. } | Self::PoolNotFound { .. } => {
                 (503, "no_endpoints", Fault::Gateway, "UH")
             }
+            Self::Shed { .. } => (429, "shed", Fault::Gateway, "UO"),
+            Self::QueueFull { .. } => (429, "queue_full", Fault::Gateway, "UO"),
+            Self::QueueTimeout { .. } => (503, "queue_timeout", Fault::Gateway, "UO"),
             Self::Unreachable { .. } => (502, "unreachable", Fault::Endpoint, "UF"),
             Self::Reset => (502, "reset", Fault::Endpoint, "UC"),
             Self::FirstTokenTimeout => (504, "first_token_timeout", Fault::Endpoint, "UT"),
@@ -84,9 +95,19 @@ impl Refusal {
             Self::Draining => (503, "draining", Fault::Gateway, "-"),
             Self::Panicked => (500, "panicked", Fault::Gateway, "-"),
         };
-        let retry_after =
-            matches!(self, Self::NoEndpoints { .. } | Self::PoolNotFound { .. } | Self::Overloaded)
-                .then_some(1);
+        let retry_after = match self {
+            Self::NoEndpoints { .. } | Self::PoolNotFound { .. } | Self::Overloaded => Some(1),
+            Self::Shed { retry_after, .. }
+            | Self::QueueFull { retry_after, .. }
+            | Self::QueueTimeout { retry_after, .. } => Some(whole_seconds(*retry_after)),
+            _ => None,
+        };
         Wire { status, reason, fault, flag, retry_after }
     }
+}
+
+/// What `Retry-After` can say: whole seconds, and never that now is a good time.
+fn whole_seconds(time: Duration) -> u32 {
+    let up = u64::from(time.subsec_nanos() > 0);
+    u32::try_from(time.as_secs().saturating_add(up)).unwrap_or(u32::MAX).max(1)
 }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use scheduling::Chance;
 
 use crate::{
-    HostPattern, PoolKey, Refusal, RouteMatch, RouteRule, RouteSpec, draw::weighted, pool::Pool,
+    Delivery, HostPattern, PoolKey, Refusal, RouteMatch, RouteRule, RouteSpec, draw::weighted,
+    pool::Pool,
 };
 
 /// What routing may look at.
@@ -25,10 +26,21 @@ pub struct Routed {
     pub route: Arc<str>,
     pub rule: Option<Arc<str>>,
     pub pool: PoolKey,
+    /// Total time for the answer: the route's, else the pool's.
     pub timeout: Option<Duration>,
+    /// How the pool wants its requests carried.
+    pub delivery: Delivery,
     /// The pool itself, of the same configuration as the route: a reload between routing and
     /// picking takes nothing away from a request.
     pub(crate) target: Option<Arc<Pool>>,
+}
+
+impl Routed {
+    /// With the pool that was found, if there is one, and what it says.
+    pub(crate) fn to(self, target: Option<Arc<Pool>>) -> Self {
+        let delivery = target.as_ref().map_or(self.delivery, |pool| pool.snapshot.load().delivery);
+        Self { timeout: self.timeout.or(delivery.timeout), delivery, target, ..self }
+    }
 }
 
 /// All routes, by port and host. Swapped whole.
@@ -87,6 +99,7 @@ impl RouteTable {
             rule: rule.name.clone(),
             pool: rule.pools[index].pool.clone(),
             timeout: rule.timeout,
+            delivery: Delivery::default(),
             target: None,
         })
     }

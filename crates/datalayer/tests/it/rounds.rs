@@ -251,7 +251,8 @@ async fn each_reading_is_told_apart_from_the_requests_it_cannot_have_seen() {
     until("ready", || setting.health() == Health::Ready).await;
     let routed = setting.picker.straight_to(&pool_key("pool"));
     let mut open = setting.picker.open(record());
-    let assignment = setting.picker.pick(&routed, None, &mut open).expect("an assignment");
+    let picked = setting.picker.pick(&routed, picker::Asked::default(), &mut open).await;
+    let assignment = picked.expect("an assignment");
     assert_eq!(assignment.endpoint().sent_since_scrape(), 1);
     until("the scrape after the pick", || assignment.endpoint().sent_since_scrape() == 0).await;
     assert_eq!(assignment.endpoint().in_flight(), 1);

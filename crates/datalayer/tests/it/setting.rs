@@ -68,10 +68,8 @@ impl Setting {
 
     pub(crate) fn apply(&self, pools: &[(&str, &[EndpointSpec])]) {
         let pools = pools.iter().map(|(name, endpoints)| PoolSpec {
-            key: pool_key(name),
-            policy: Policy::RoundRobin,
             endpoints: endpoints.to_vec(),
-            models: Vec::new(),
+            ..PoolSpec::new(pool_key(name), Policy::RoundRobin)
         });
         let pools = pools.collect();
         self.writer.apply(Desired { pools, ..Desired::default() });

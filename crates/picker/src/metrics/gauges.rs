@@ -18,6 +18,8 @@ pub(super) struct Gauges {
     pool_kv: GaugeVec,
     pool_queue: GaugeVec,
     pool_ready: GaugeVec,
+    queue_requests: GaugeVec,
+    queue_bytes: GaugeVec,
 }
 
 impl Gauges {
@@ -51,7 +53,7 @@ impl Gauges {
             )?,
             healthy: of_endpoint(
                 "tokenweir_endpoint_healthy",
-                "1 if the endpoint's health check succeeds.",
+                "1 if the endpoint's health check succeeds and it is neither ejected nor hung.",
             )?,
             pool_kv: of_pool(
                 "inference_pool_average_kv_cache_utilization",
@@ -62,6 +64,16 @@ impl Gauges {
                 "Mean queue length of the pool's ready endpoints.",
             )?,
             pool_ready: of_pool("inference_pool_ready_pods", "Ready endpoints of the pool.")?,
+            queue_requests: make.gauge(
+                "tokenweir_queue_requests",
+                "Requests waiting in the gateway for an endpoint with room.",
+                &["pool"],
+            )?,
+            queue_bytes: make.gauge(
+                "tokenweir_queue_bytes",
+                "What the bodies of requests waiting in the gateway take.",
+                &["pool"],
+            )?,
         })
     }
 
@@ -84,6 +96,16 @@ impl Gauges {
         }
     }
 
+    /// How many wait in each pool, and what their bodies take.
+    pub(super) fn set_waiting(&self, pools: &[(String, (usize, u64))]) {
+        self.queue_requests.reset();
+        self.queue_bytes.reset();
+        for (pool, (requests, bytes)) in pools {
+            self.queue_requests.with_label_values(&[pool]).set(approximate(*requests as u64));
+            self.queue_bytes.with_label_values(&[pool]).set(approximate(*bytes));
+        }
+    }
+
     /// In the order of [`values`].
     fn of_endpoint(&self) -> [&GaugeVec; 7] {
         [
@@ -98,8 +120,7 @@ impl Gauges {
     }
 
     fn set_pool_gauges(&self, name: &str, members: &[Member]) {
-        let ready: Vec<&Member> =
-            members.iter().filter(|member| member.health == Health::Ready).collect();
+        let ready: Vec<&Member> = members.iter().filter(|member| is_healthy(member)).collect();
         let mean = |values: Vec<f64>| {
             let sum: f64 = values.iter().sum();
             if values.is_empty() { 0.0 } else { sum / approximate(values.len() as u64) }
@@ -113,6 +134,10 @@ impl Gauges {
     }
 }
 
+fn is_healthy(member: &Member) -> bool {
+    member.health == Health::Ready && member.endpoint.trouble().is_none()
+}
+
 /// What is known of an endpoint; what is not known has no value.
 fn values(member: &Member) -> [Option<f64>; 7] {
     let Member { endpoint, signals, .. } = member;
@@ -123,6 +148,6 @@ fn values(member: &Member) -> [Option<f64>; 7] {
         signals.kv_usage.map(|reading| reading.value),
         Some(endpoint.prefill_tokens_pending()),
         endpoint.predicted_ttft_seconds(),
-        Some(f64::from(u8::from(member.health == Health::Ready))),
+        Some(f64::from(u8::from(is_healthy(member)))),
     ]
 }

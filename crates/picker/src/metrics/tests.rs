@@ -45,7 +45,7 @@ fn observed(records: impl IntoIterator<Item = RequestRecord>) -> String {
     for record in records {
         metrics.observe(&record, Duration::from_millis(1500));
     }
-    metrics.render(&[])
+    metrics.render(&[], &[])
 }
 
 /// Values of the label `model` in the count of requests.
@@ -72,7 +72,7 @@ fn every_metric_is_declared_once_with_help() {
     let mut refused = answered("m");
     refused.finish = Some(Finish::Refused("reset"));
     metrics.observe(&refused, Duration::ZERO);
-    let page = metrics.render(&[]);
+    let page = metrics.render(&[], &[]);
     let helps: Vec<&str> = page.lines().filter(|line| line.starts_with("# HELP")).collect();
     let names: BTreeSet<&str> =
         helps.iter().filter_map(|line| line.split_whitespace().nth(2)).collect();
@@ -92,7 +92,7 @@ fn scrapes_are_counted_by_outcome() {
         "tokenweir_scrapes_total{outcome=\"ok\",pool=\"p\"} 2",
         "tokenweir_scrapes_total{outcome=\"failed\",pool=\"p\"} 1",
     ];
-    check(&metrics.render(&[]), "tokenweir_scrapes_total", &expected);
+    check(&metrics.render(&[], &[]), "tokenweir_scrapes_total", &expected);
 }
 
 #[test]

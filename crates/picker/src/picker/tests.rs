@@ -1,16 +1,30 @@
-use std::{fmt::Write, sync::Barrier, thread};
+use std::{
+    fmt::Write,
+    pin::pin,
+    sync::Barrier,
+    task::{Context, Poll, Waker},
+    thread,
+};
 
 use openai::Operation;
 use scheduling::{Policy, Reading, ScrapeMark};
 
 use super::*;
 use crate::{
-    AppProtocol, EndpointSpec, Finish, HostPattern, ModelSpec, PoolKind, RouteRule, RouteSpec,
-    TargetModel, WeightedPool, Workload,
+    AppProtocol, EndpointSpec, Finish, HostPattern, ModelSpec, ObjectiveSpec, PoolKind, RouteRule,
+    RouteSpec, TargetModel, WeightedPool, Workload,
 };
 
 /// Policies that look at the gateway's own counts, all of them where endpoints are silent.
 const LOAD_AWARE: [Policy; 3] = [Policy::LeastRequest, Policy::QueueKv, Policy::QueueKvLocal];
+
+/// What a future comes to that has nothing to wait for.
+pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
+}
 
 /// Keeps what is written.
 #[derive(Debug, Default)]
@@ -27,6 +41,22 @@ impl Journal for Kept {
 pub(crate) struct Gateway {
     pub(crate) picker: EndpointPicker,
     journal: Arc<Kept>,
+}
+
+/// What is asked: of pool `p`, for model `m`, with a prompt of one byte, unless said otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask<'a> {
+    pub(crate) pool: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) bytes: usize,
+    pub(crate) objective: Option<&'a str>,
+    pub(crate) flow: u64,
+}
+
+impl Default for Ask<'_> {
+    fn default() -> Self {
+        Self { pool: "p", model: "m", bytes: 1, objective: None, flow: 0 }
+    }
 }
 
 struct Query<'a>(&'a str);
@@ -62,22 +92,30 @@ impl Gateway {
     }
 
     pub(crate) fn ask(&self, pool: &str, model: &str) -> Result<Assignment, Refusal> {
-        self.send(pool, model, 1)
+        at_once(self.place(Ask { pool, model, ..Ask::default() }))
+    }
+
+    /// Asks pool `p` for this model and an objective.
+    fn ask_for(&self, model: &str, objective: Option<&str>) -> Result<Assignment, Refusal> {
+        at_once(self.place(Ask { model, objective, ..Ask::default() }))
     }
 
     /// Asks with a prompt of this length.
     pub(crate) fn ask_long(&self, pool: &str, bytes: usize) -> Result<Assignment, Refusal> {
-        self.send(pool, "m", bytes)
+        at_once(self.place(Ask { pool, bytes, ..Ask::default() }))
     }
 
-    fn send(&self, pool: &str, model: &str, bytes: usize) -> Result<Assignment, Refusal> {
+    pub(crate) async fn place(&self, ask: Ask<'_>) -> Result<Assignment, Refusal> {
+        let Ask { pool, model, bytes, objective, flow } = ask;
         let mut record = self.picker.open(RequestRecord { stream: true, ..record(model) });
         let routed = self.picker.route(&Query(pool))?;
         record.get().unwrap().pool = Some(routed.pool.clone());
         let prompt = "x".repeat(bytes);
-        let body = format!(r#"{{"model":"{model}","prompt":"{prompt}"}}"#);
+        let body = format!(r#"{{"model":"{model}","stream":true,"prompt":"{prompt}"}}"#);
         let envelope = Envelope::parse(Operation::Completions, body.as_bytes()).unwrap();
-        let picked = self.picker.pick(&routed, Some((&envelope, body.as_bytes())), &mut record);
+        let (envelope, body) = (Some(&envelope), body.as_bytes());
+        let asked = Asked { envelope, body, objective, flow };
+        let picked = self.picker.pick(&routed, asked, &mut record).await;
         if let Err(refusal) = &picked {
             record.get().unwrap().refuse(refusal, 9);
         }
@@ -134,7 +172,7 @@ pub(crate) fn desired(policy: Policy, pools: &str) -> Desired {
     for pool in pools.split('|') {
         let (name, endpoints) = pool.trim().split_once(':').unwrap();
         let endpoints = endpoints.split_whitespace().map(endpoint).collect();
-        desired.pools.push(PoolSpec { key: key(name), policy, endpoints, models: Vec::new() });
+        desired.pools.push(PoolSpec { endpoints, ..PoolSpec::new(key(name), policy) });
         let pools = vec![WeightedPool { pool: key(name), weight: 1 }];
         let rule = RouteRule { name: None, matches: Vec::new(), pools, timeout: None };
         let hosts = vec![HostPattern::Exact(name.to_owned())];
@@ -265,6 +303,41 @@ fn a_pool_without_usable_endpoints_refuses() {
     }
 }
 
+/// A saturated pool takes a request or sheds it, by model and objective.
+fn check_shed(model: &str, objective: Option<&str>, shed: bool) {
+    let gateway = gateway(Policy::LoraChain, "a waiting=9 kv=0.1");
+    let mut state = Desired::clone(&gateway.picker.view().desired());
+    let objective_spec =
+        |(name, priority): (&str, i32)| ObjectiveSpec { name: name.into(), priority };
+    state.pools[0].objectives = [("later", -1), ("soon", 0), ("now", 9)].map(objective_spec).into();
+    let model_spec = |(name, priority): (&str, i32)| {
+        let targets = vec![TargetModel { name: name.into(), weight: 1 }];
+        ModelSpec { model: Some(name.to_owned()), priority, targets }
+    };
+    state.pools[0].models = [("sheddable", -100), ("critical", 100)].map(model_spec).into();
+    gateway.picker.writer().apply(state);
+    let pool = "InferencePool default/p".to_owned();
+    let refusal = gateway.ask_for(model, objective).err();
+    let expected = shed.then_some(Refusal::Shed { pool, retry_after: Duration::from_secs(1) });
+    assert_eq!(refusal, expected, "{model} {objective:?}");
+}
+
+#[test]
+fn the_objective_says_the_priority_and_else_the_model() {
+    check_shed("sheddable", None, true);
+    check_shed("critical", None, false);
+    check_shed("unknown", None, false);
+    check_shed("", None, false);
+    check_shed("sheddable", Some("now"), false);
+    check_shed("sheddable", Some("soon"), false);
+    check_shed("sheddable", Some("later"), true);
+    check_shed("critical", Some("later"), true);
+    check_shed("unknown", Some("later"), true);
+    check_shed("", Some("later"), true);
+    check_shed("sheddable", Some("nobody-made-it"), false);
+    check_shed("critical", Some("nobody-made-it"), false);
+}
+
 #[test]
 fn an_endpoint_that_recovers_is_picked_again() {
     let gateway = gateway(Policy::LeastRequest, "a unready");
@@ -388,7 +461,8 @@ fn a_reload_between_routing_and_picking_takes_nothing_away() {
     let routed = gateway.picker.route(&Query("p")).unwrap();
     gateway.picker.writer().apply(desired(Policy::LeastRequest, "q: b"));
     let mut open = gateway.picker.open(record("m"));
-    let assignment = gateway.picker.pick(&routed, None, &mut open).unwrap();
+    let picked = at_once(gateway.picker.pick(&routed, Asked::default(), &mut open));
+    let assignment = picked.unwrap();
     assert_eq!(assignment.endpoint().spec.id.as_str(), "a");
     assert_eq!(gateway.picker.route(&Query("p")).unwrap_err().wire().reason, "no_route");
 }

@@ -35,6 +35,21 @@ fn refusals() -> Vec<(Refusal, Wire)> {
         row(Refusal::BodyTimeout(second), 408, "body_timeout", client, "-"),
         row(Refusal::NoRoute { host: text(), path: text() }, 404, "no_route", client, "NR"),
         row(Refusal::NoEndpoints { pool: text() }, 503, "no_endpoints", gateway, "UH"),
+        row(Refusal::Shed { pool: text(), retry_after: second }, 429, "shed", gateway, "UO"),
+        row(
+            Refusal::QueueFull { pool: text(), retry_after: second * 7 / 2 },
+            429,
+            "queue_full",
+            gateway,
+            "UO",
+        ),
+        row(
+            Refusal::QueueTimeout { pool: text(), waited: second, retry_after: second / 4 },
+            503,
+            "queue_timeout",
+            gateway,
+            "UO",
+        ),
         row(Refusal::Unreachable { tried: 2 }, 502, "unreachable", endpoint, "UF"),
         row(Refusal::Reset, 502, "reset", endpoint, "UC"),
         row(Refusal::FirstTokenTimeout, 504, "first_token_timeout", endpoint, "UT"),
@@ -43,7 +58,10 @@ fn refusals() -> Vec<(Refusal, Wire)> {
         row(Refusal::Draining, 503, "draining", gateway, "-"),
         row(Refusal::Panicked, 500, "panicked", gateway, "-"),
     ];
-    rows[5].1.retry_after = Some(1);
+    // In seconds, rounded up.
+    for (index, retry_after) in [(5, 1), (6, 1), (7, 4), (8, 1)] {
+        rows[index].1.retry_after = Some(retry_after);
+    }
     rows
 }
 
