@@ -282,7 +282,7 @@ fn whole_millis(duration: Duration) -> u64 {
 }
 
 /// Milliseconds to the microsecond.
-fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
 use openai::Operation;
 use picker::{RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, RouteQuery};
+use scheduling::hash_bytes;
 
-use crate::Limits;
+use crate::{Limits, explain::X_TOKENWEIR_EXPLAIN};
 
 /// The request's name in logs, ours and the endpoint's.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -14,6 +15,13 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Name of an InferenceObjective: as the Endpoint Picker called it, and as llm-d does.
+const OBJECTIVE: [&str; 2] = ["x-gateway-inference-objective", "x-llm-d-inference-objective"];
+/// Whose a request is, likewise.
+const FAIRNESS_ID: [&str; 2] = ["x-gateway-inference-fairness-id", "x-llm-d-inference-fairness-id"];
+/// Where Anthropic's clients have their key.
+const X_API_KEY: &str = "x-api-key";
 
 /// Longest request id taken from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -71,6 +79,31 @@ impl Head {
         self.operation != Operation::Other || self.parts.method.is_idempotent()
     }
 
+    /// Name of the objective the request is for.
+    pub(crate) fn objective(&self) -> Option<&str> {
+        OBJECTIVE.iter().find_map(|name| self.said(name)).and_then(|name| name.to_str().ok())
+    }
+
+    /// Whose the request is: who it says, else whoever has its key; 0 if it has none. Keys are
+    /// hashed, for they are nobody's to read.
+    pub(crate) fn flow(&self) -> u64 {
+        let named = FAIRNESS_ID.iter().find_map(|name| self.said(name)).map(HeaderValue::as_bytes);
+        let key = || {
+            let bearer = self
+                .said(header::AUTHORIZATION.as_str())
+                .and_then(|value| bearer(value.as_bytes()));
+            bearer.or_else(|| self.said(X_API_KEY).map(HeaderValue::as_bytes))
+        };
+        // Different beginnings: nobody gets into another's flow by taking its key for a name.
+        let flow = named.map(|name| hash_bytes(1, name)).or_else(|| Some(hash_bytes(2, key()?)));
+        flow.map_or(0, |flow| flow.max(1))
+    }
+
+    /// A header, unless it is empty.
+    fn said(&self, name: &str) -> Option<&HeaderValue> {
+        self.parts.headers.get(name).filter(|value| !value.is_empty())
+    }
+
     pub(crate) fn record(&self) -> RequestRecord {
         let text = |name| self.parts.headers.get(name).map(|value| clipped(&lossy(value)));
         RequestRecord {
@@ -97,6 +130,7 @@ impl Head {
         remove_hop_by_hop(&mut headers);
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::EXPECT);
+        headers.remove(X_TOKENWEIR_EXPLAIN);
         if self.operation != Operation::Other {
             // A compressed answer could not be counted; vLLM never compresses.
             headers.remove(header::ACCEPT_ENCODING);
@@ -203,6 +237,15 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         let id = uuid::Uuid::new_v4().to_string();
         HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("-"))
     })
+}
+
+/// The token of an `Authorization` header.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme
+        .eq_ignore_ascii_case(b"Bearer ")
+        .then(|| token.trim_ascii())
+        .filter(|token| !token.is_empty())
 }
 
 fn lossy(value: &HeaderValue) -> String {

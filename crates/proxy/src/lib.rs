@@ -8,9 +8,11 @@
 
 mod access_log;
 mod connections;
+mod explain;
 mod head;
 mod limits;
 mod listener;
+mod load;
 mod relay;
 mod reply;
 mod serve;

@@ -1,4 +1,4 @@
-//! Every limit of the data plane, with its default.
+//! Every limit of the data plane that is not a pool's own, with its default.
 
 use std::time::Duration;
 
@@ -10,7 +10,6 @@ pub struct Limits {
     /// A request's header names and values together.
     pub header_bytes_max: usize,
     pub headers_max: usize,
-    pub body_bytes_max: usize,
     /// What all requests' bodies may take together; small ones are not counted.
     pub bodies_bytes_max: usize,
     /// Time for a request's head to arrive. It also ends idle keep-alive connections.
@@ -20,10 +19,6 @@ pub struct Limits {
     /// Concurrent streams of one HTTP/2 client connection.
     pub http2_streams_max: u32,
     pub connect_timeout: Duration,
-    /// Silence inside an answer, from its head on.
-    pub idle_timeout: Duration,
-    /// Time from sending a request to its first token; none by default, since a queue may be long.
-    pub first_token_timeout: Option<Duration>,
     /// vLLM closes idle connections after 5 s; ours are given up before.
     pub upstream_idle_timeout: Duration,
     /// Idle connections kept for one endpoint.
@@ -36,14 +31,11 @@ impl Default for Limits {
             connections_max: 20_000,
             header_bytes_max: 64 * 1024,
             headers_max: 100,
-            body_bytes_max: 32 * 1024 * 1024,
             bodies_bytes_max: 1024 * 1024 * 1024,
             header_read_timeout: Duration::from_secs(75),
             body_read_timeout: Duration::from_mins(2),
             http2_streams_max: 256,
             connect_timeout: Duration::from_secs(2),
-            idle_timeout: Duration::from_mins(2),
-            first_token_timeout: None,
             upstream_idle_timeout: Duration::from_secs(4),
             upstream_idle_max: 256,
         }

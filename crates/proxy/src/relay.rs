@@ -242,7 +242,7 @@ impl Relay {
                 continue;
             }
             if self.patience.deadline.is_some_and(|deadline| deadline <= now) {
-                self.cut(Finish::RouteTimeout, 504, "the route's timeout ran out mid-answer");
+                self.cut(Finish::RouteTimeout, 504, "the request's timeout ran out mid-answer");
             } else {
                 self.cut(Finish::IdleTimeout, 504, "the endpoint fell silent mid-answer");
             }

@@ -13,6 +13,7 @@ use openai::{ErrorShape, error_body};
 use picker::{OpenRecord, Refusal};
 
 use crate::{
+    explain::explain,
     head::X_REQUEST_ID,
     relay::{Cut, Relay},
 };
@@ -66,9 +67,10 @@ pub(crate) fn refuse(
 ) -> Response<ReplyBody> {
     let wire = refusal.wire();
     let body = error_body(shape, wire.status, &refusal.to_string());
-    if let Some(record) = record.get() {
+    let decision = record.get().and_then(|record| {
         record.refuse(refusal, body.len());
-    }
+        record.decision.take()
+    });
     drop(record.take());
     let mut response = Response::new(ReplyBody::Own(Full::new(body)));
     *response.status_mut() = StatusCode::from_u16(wire.status).unwrap_or_default();
@@ -76,6 +78,9 @@ pub(crate) fn refuse(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(X_TOKENWEIR_REASON, HeaderValue::from_static(wire.reason));
     headers.insert(X_REQUEST_ID, request_id.clone());
+    if let Some(decision) = decision {
+        explain(headers, &decision);
+    }
     if let Some(seconds) = wire.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -7,15 +7,21 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use openai::Envelope;
-use picker::{EndpointPicker, OpenRecord, RECORD_TEXT_BYTES_MAX, Refusal, Routed, Tasks, contain};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use picker::{
+    Asked, EndpointPicker, OpenRecord, RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, Routed,
+    Tasks, contain,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::{
     Limits,
+    explain::is_asked,
     head::{Head, Peer},
     reply::{ReplyBody, refuse},
-    upstream::{Outbound, Upstream},
+    upstream::{Outbound, Upstream, by},
 };
 
 /// Capacity reserved for a body before any of it has arrived: a claimed length is not believed.
@@ -28,7 +34,8 @@ const BODY_UNIT_BYTES: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub struct ProxyOptions {
     pub limits: Limits,
-    /// Names the endpoint in the response header `x-tokenweir-endpoint`.
+    /// Names the endpoint in the response header `x-tokenweir-endpoint`, and tells the whole decision in
+    /// `x-tokenweir-decision` to a client that asks for it.
     pub endpoint_header: bool,
 }
 
@@ -47,6 +54,8 @@ struct Inner {
     picker: EndpointPicker,
     upstream: Upstream,
     limits: Limits,
+    /// Clients may ask for their request's decision.
+    explains: bool,
     /// Units of room for bodies.
     bodies: Arc<Semaphore>,
     connections: Tasks,
@@ -61,9 +70,9 @@ impl Proxy {
         background: &Tasks,
     ) -> Self {
         let upstream = Upstream::new(options, background);
-        let limits = options.limits;
+        let ProxyOptions { limits, endpoint_header: explains } = options;
         let bodies = Arc::new(Semaphore::new(limits.bodies_bytes_max / BODY_UNIT_BYTES));
-        Self(Arc::new(Inner { picker, upstream, limits, bodies, connections }))
+        Self(Arc::new(Inner { picker, upstream, limits, explains, bodies, connections }))
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -88,7 +97,8 @@ impl Proxy {
     ) -> Response<ReplyBody> {
         let (parts, body) = request.into_parts();
         let head = Head::new(parts, peer);
-        let mut record = self.0.picker.open(head.record());
+        let explain = self.0.explains && is_asked(&head.parts.headers);
+        let mut record = self.0.picker.open(RequestRecord { explain, ..head.record() });
         let (shape, request_id) = (head.operation.error_shape(), head.request_id.clone());
         match contain(Box::pin(self.answer(head, body, &mut record))).await {
             Ok(Ok(response)) => response,
@@ -114,11 +124,23 @@ impl Proxy {
         let routed = self.0.picker.route(&head)?;
         note_route(record, &routed);
         let mut room = BodyRoom { bodies: &self.0.bodies, taken: None };
-        let body = read_bounded(body, &self.0.limits, &mut room, record).await?;
+        let bounds = (routed.delivery.body_bytes_max, self.0.limits.body_read_timeout);
+        let body = read_bounded(body, bounds, &mut room, record).await?;
         let envelope = read_envelope(&head, &body, record)?;
-        let assignment =
-            self.0.picker.pick(&routed, envelope.as_ref().map(|e| (e, &*body)), record)?;
-        let outbound = Outbound { head, body, envelope, timeout: routed.timeout };
+        let asked = Asked {
+            envelope: envelope.as_ref(),
+            body: &body,
+            objective: head.objective(),
+            flow: head.flow(),
+        };
+        let timeout = routed.timeout;
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        // Waiting for an endpoint with room takes its time from the answer.
+        let picked = by(deadline, self.0.picker.pick(&routed, asked, record)).await;
+        let late = || Err(Refusal::RouteTimeout(timeout.unwrap_or_default()));
+        let assignment = picked.unwrap_or_else(late)?;
+        let delivery = routed.delivery;
+        let outbound = Outbound { head, body, envelope, timeout, deadline, delivery };
         let sent = Box::pin(self.0.upstream.send(outbound, assignment)).await;
         sent.map_err(|(refusal, assignment)| {
             *record = assignment.into_record();
@@ -186,19 +208,18 @@ impl BodyRoom<'_> {
 /// The whole body, up to the limits in bytes and time.
 async fn read_bounded(
     body: Incoming,
-    limits: &Limits,
+    (bytes_max, timeout): (usize, Duration),
     room: &mut BodyRoom<'_>,
     record: &mut OpenRecord,
 ) -> Result<Bytes, Refusal> {
-    let too_large = Refusal::BodyTooLarge { limit_bytes: limits.body_bytes_max };
-    if body.size_hint().lower() > limits.body_bytes_max as u64 {
+    let too_large = Refusal::BodyTooLarge { limit_bytes: bytes_max };
+    if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large);
     }
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let timeout: Duration = limits.body_read_timeout;
-    let read = collect(body, limits.body_bytes_max, room, record);
+    let read = collect(body, bytes_max, room, record);
     match tokio::time::timeout(timeout, read).await {
         Ok(read) => read?.ok_or(too_large),
         Err(_) => Err(Refusal::BodyTimeout(timeout)),

@@ -10,13 +10,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use openai::{AnswerReader, Envelope, Operation, StreamReader, is_shutdown_error};
-use picker::{Assignment, Refusal, Tasks};
+use picker::{Assignment, Delivery, Refusal, Tasks};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     ProxyOptions,
     connections::{Connections, Exchange, Lease, SendError},
+    explain::explain,
     head::{Head, X_REQUEST_ID, remove_hop_by_hop},
+    load,
     relay::{Opening, Patience, Reader, Relay},
     reply::ReplyBody,
 };
@@ -33,8 +35,11 @@ pub(crate) struct Outbound {
     pub(crate) head: Head,
     pub(crate) body: Bytes,
     pub(crate) envelope: Option<Envelope>,
-    /// The route's timeout for the whole answer.
+    /// For the whole answer.
     pub(crate) timeout: Option<Duration>,
+    /// When that runs out.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) delivery: Delivery,
 }
 
 /// An attempt that gave nothing to pass on, or only an error of the endpoint's own.
@@ -69,7 +74,7 @@ impl Upstream {
         outbound: Outbound,
         mut assignment: Assignment,
     ) -> Result<Response<ReplyBody>, (Refusal, Assignment)> {
-        let deadline = outbound.timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = outbound.deadline;
         let body = outbound.envelope.as_ref().map_or_else(
             || outbound.body.clone(),
             |envelope| envelope.forward(&outbound.body, assignment.target_model()),
@@ -82,6 +87,7 @@ impl Upstream {
                     if failure.may_move && assignment.advance(failure.outcome) {
                         continue;
                     }
+                    assignment.failed();
                     match failure.answer {
                         Some(answer) => *answer,
                         None => return Err((failure.refusal, assignment)),
@@ -103,7 +109,7 @@ impl Upstream {
         body: &Bytes,
         assignment: &mut Assignment,
     ) -> Result<Answer, Failure> {
-        let limit = self.options.limits.first_token_timeout;
+        let limit = outbound.delivery.first_token_timeout;
         let deadline = limit.map(|limit| Instant::now() + limit);
         let answer = self.exchange_and_open(outbound, body, assignment);
         by(deadline, answer).await.unwrap_or_else(|| {
@@ -124,8 +130,12 @@ impl Upstream {
     ) -> Result<Answer, Failure> {
         let head = &outbound.head;
         let endpoint = Arc::clone(assignment.endpoint());
+        let asks_load = load::asks(outbound, &endpoint);
         let exchange = self.connections.exchange(&endpoint, head.may_repeat(), |version| {
-            let (method, uri, version, headers) = head.forward(version);
+            let (method, uri, version, mut headers) = head.forward(version);
+            if asks_load {
+                load::ask(&mut headers);
+            }
             let mut request = Request::new(Full::new(body.clone()));
             *request.method_mut() = method;
             *request.uri_mut() = uri;
@@ -151,6 +161,7 @@ impl Upstream {
         assignment: &mut Assignment,
     ) -> Result<Answer, Failure> {
         let (parts, body) = response.into_parts();
+        load::hear(&parts, outbound, assignment);
         let reader = reader(&parts, outbound);
         let mut opening = Opening { body, lease, reader, out: VecDeque::new(), ended: false };
         let repeat = outbound.head.may_repeat();
@@ -168,8 +179,11 @@ impl Upstream {
             if retry && repeat {
                 return Err(Failure::unserved(parts, opening));
             }
+            if retry {
+                assignment.failed();
+            }
         } else if matches!(opening.reader, Reader::Stream(_)) {
-            self.await_first_event(&mut opening, assignment, repeat).await?;
+            self.await_first_event(&mut opening, assignment, outbound).await?;
             let answer = opening.reader.answer();
             let died = answer.and_then(|answer| answer.error.as_ref());
             if repeat && died.is_some_and(|error| error.code.is_none_or(|code| code >= 500)) {
@@ -185,10 +199,10 @@ impl Upstream {
         &self,
         opening: &mut Opening,
         assignment: &mut Assignment,
-        may_repeat: bool,
+        outbound: &Outbound,
     ) -> Result<(), Failure> {
         loop {
-            let idle = self.options.limits.idle_timeout;
+            let idle = outbound.delivery.idle_timeout;
             let frame = timeout(idle, opening.body.frame()).await.map_err(|_| Failure {
                 refusal: Refusal::IdleTimeout,
                 outcome: "idle_timeout",
@@ -197,7 +211,7 @@ impl Upstream {
             })?;
             let data = match frame {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-                Some(Err(_)) => return Err(Failure::reset(may_repeat)),
+                Some(Err(_)) => return Err(Failure::reset(outbound.head.may_repeat())),
                 None => {
                     opening.ended = true;
                     return Ok(());
@@ -233,9 +247,13 @@ impl Upstream {
         {
             parts.headers.insert(X_TOKENWEIR_ENDPOINT, value);
         }
+        if let Some(decision) = assignment.take_decision() {
+            explain(&mut parts.headers, &decision);
+        }
+        load::strip(&mut parts.headers, outbound);
         parts.version = http::Version::default();
         assignment.note(|record| record.response_code = parts.status.as_u16());
-        let patience = Patience { idle: self.options.limits.idle_timeout, deadline };
+        let patience = Patience { idle: outbound.delivery.idle_timeout, deadline };
         let relay = Relay::new(opening, assignment, patience, outbound.head.operation);
         Response::from_parts(parts, ReplyBody::Relay(Box::new(relay)))
     }
@@ -277,7 +295,7 @@ impl Failure {
 }
 
 /// The future's output, or nothing once the deadline has passed.
-async fn by<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+pub(crate) async fn by<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
     match deadline {
         Some(deadline) => timeout_at(deadline, future).await.ok(),
         None => Some(future.await),

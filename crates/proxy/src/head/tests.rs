@@ -202,3 +202,59 @@ fn a_record_takes_bounded_text_from_the_head() {
     assert_eq!((record.protocol, record.method.as_str()), ("HTTP/1.0", "GET"));
     assert_eq!(record.downstream_remote.to_string(), REMOTE);
 }
+
+#[test]
+fn an_objective_has_two_spellings() {
+    let check = |headers: &[(&str, &str)], expected: Option<&str>| {
+        assert_eq!(head(headers).objective(), expected, "{headers:?}");
+    };
+    check(&[], None);
+    check(&[("x-gateway-inference-objective", "chat")], Some("chat"));
+    check(&[("x-llm-d-inference-objective", "chat")], Some("chat"));
+    check(&[("x-gateway-inference-objective", "")], None);
+    check(
+        &[("x-llm-d-inference-objective", "b"), ("x-gateway-inference-objective", "a")],
+        Some("a"),
+    );
+    check(
+        &[("x-llm-d-inference-objective", "b"), ("x-gateway-inference-objective", "")],
+        Some("b"),
+    );
+}
+
+#[test]
+fn a_flow_is_who_the_request_says_or_whoever_has_its_key() {
+    const NAME: &str = "x-gateway-inference-fairness-id";
+    let flow = |headers: &[(&str, &str)]| head(headers).flow();
+    let same = |one: &[(&str, &str)], other: &[(&str, &str)]| {
+        assert_eq!(flow(one), flow(other), "{one:?} {other:?}");
+        assert_ne!(flow(one), 0, "{one:?}");
+    };
+    let nobody = |headers: &[(&str, &str)]| assert_eq!(flow(headers), 0, "{headers:?}");
+    same(&[(NAME, "a")], &[("x-llm-d-inference-fairness-id", "a")]);
+    same(&[(NAME, "a")], &[(NAME, "a"), ("authorization", "Bearer k"), ("x-api-key", "l")]);
+    same(&[("authorization", "Bearer k")], &[("authorization", "bearer  k ")]);
+    same(&[("authorization", "Bearer k")], &[("x-api-key", "k")]);
+    same(&[("authorization", "Bearer k"), ("x-api-key", "l")], &[("x-api-key", "k")]);
+    same(&[("authorization", "Basic YTpi"), ("x-api-key", "k")], &[("x-api-key", "k")]);
+    nobody(&[]);
+    nobody(&[(NAME, "")]);
+    nobody(&[("authorization", "Basic YTpi")]);
+    nobody(&[("authorization", "Bearer ")]);
+    nobody(&[("authorization", "k")]);
+    let flows = [
+        flow(&[(NAME, "a")]),
+        flow(&[(NAME, "b")]),
+        flow(&[("x-api-key", "a")]),
+        flow(&[("x-api-key", "b")]),
+    ];
+    assert_eq!(flows.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "{flows:?}");
+}
+
+#[test]
+fn objective_and_fairness_id_are_passed_on() {
+    let names = OBJECTIVE.iter().chain(&FAIRNESS_ID);
+    let given: Vec<(&str, &str)> = names.map(|name| (*name, "x")).collect();
+    let headers = forwarded(&given);
+    assert!(given.iter().all(|(name, value)| headers[*name] == value), "{headers:?}");
+}

@@ -2,16 +2,21 @@
 
 mod bytes;
 mod drain;
+mod ejection;
+mod explain;
 mod failover;
 mod fake;
 mod framing;
 mod headers;
 mod http2;
 mod leaving;
+mod load;
 mod malformed;
 mod midstream;
+mod policy;
 mod pressure;
 mod refusals;
 mod setting;
 mod tokens;
+mod waiting;
 mod wire;

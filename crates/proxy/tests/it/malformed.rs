@@ -276,7 +276,7 @@ async fn a_client_that_leaves_at_once_is_no_trouble() {
 async fn a_large_body_is_refused_where_its_sender_can_read_why() {
     let server = fast_sim().await;
     let setting =
-        Setup::new(&[server.addr()]).limits(|limits| limits.body_bytes_max = 1000).start();
+        Setup::new(&[server.addr()]).pool(|pool| pool.delivery.body_bytes_max = 1000).start();
     let head = "POST /v1/completions HTTP/1.1\r\nHost: test.com\r\nTransfer-Encoding: chunked\r\n";
     let mut request = format!("{head}\r\n").into_bytes();
     for _ in 0..400 {

@@ -140,8 +140,8 @@ async fn a_chunked_plain_answer_that_breaks_off_ends_uncleanly() {
     check_gone(&setting, Finish::EndpointGone, "UC").await;
 }
 
-fn impatient(limits: &mut proxy::Limits) {
-    limits.idle_timeout = Duration::from_millis(50);
+fn impatient(pool: &mut picker::PoolSpec) {
+    pool.delivery.idle_timeout = Duration::from_millis(50);
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn silence_before_the_first_event_is_a_refusal() {
     let other = fast_sim().await;
     for begun in ["", "5\r\ndata:\r\n"] {
         let fake = Fake::falling_silent_after(format!("{STREAM_HEAD}{begun}")).await;
-        let setting = Setup::new(&[fake.addr, other.addr()]).limits(impatient).start();
+        let setting = Setup::new(&[fake.addr, other.addr()]).pool(impatient).start();
         let reply = setting.ask(&post("/v1/completions", &completion(true, 9))).await;
         assert_eq!((reply.code, reply.header("x-tokenweir-reason")), (504, Some("idle_timeout")));
         let record = setting.record(1).await;
@@ -162,7 +162,7 @@ async fn silence_before_the_first_event_is_a_refusal() {
 #[tokio::test]
 async fn silence_within_a_stream_cuts_it() {
     let fake = Fake::falling_silent_after(format!("{STREAM_HEAD}{}", chunk(TOKEN))).await;
-    let setting = Setup::new(&[fake.addr]).limits(impatient).start();
+    let setting = Setup::new(&[fake.addr]).pool(impatient).start();
     let reply = setting.ask(&post("/v1/completions", &completion(true, 9))).await;
     check_cut(&reply, TOKEN, 504);
     check_gone(&setting, Finish::IdleTimeout, "UT").await;
@@ -172,7 +172,7 @@ async fn silence_within_a_stream_cuts_it() {
 async fn silence_within_a_plain_answer_cuts_it() {
     let answer = json_answer("200 OK", r#"{"id":"cmpl-1","model":"m","choices":[]}"#);
     let fake = Fake::falling_silent_after(&answer[..answer.len() - 9]).await;
-    let setting = Setup::new(&[fake.addr]).limits(impatient).start();
+    let setting = Setup::new(&[fake.addr]).pool(impatient).start();
     let reply = setting.ask(&post("/v1/completions", &completion(false, 9))).await;
     assert_eq!(reply.ended, Ended::Cut);
     check_gone(&setting, Finish::IdleTimeout, "UT").await;
@@ -192,7 +192,7 @@ async fn a_stream_may_take_longer_than_the_silence_allowed() {
     })
     .await;
     let setting = Setup::new(&[fake.addr])
-        .limits(|limits| limits.idle_timeout = Duration::from_millis(500))
+        .pool(|pool| pool.delivery.idle_timeout = Duration::from_millis(500))
         .start();
     let reply = setting.ask(&post("/v1/completions", &completion(true, 20))).await;
     assert_eq!((reply.ended, reply.data().len()), (Ended::Clean, 21));

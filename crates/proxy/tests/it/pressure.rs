@@ -63,7 +63,8 @@ async fn held_back(sent: &AtomicUsize) -> usize {
 
 async fn check_held_back(head: &'static str) {
     let (fake, sent) = endless(head).await;
-    let setting = Setup::new(&[fake.addr]).limits(|limits| limits.idle_timeout = STILL / 3).start();
+    let setting =
+        Setup::new(&[fake.addr]).pool(|pool| pool.delivery.idle_timeout = STILL / 3).start();
     let mut stream = TcpStream::connect(setting.addr).await.expect("the proxy listens");
     let request = post("/v1/completions", &completion(true, 9));
     stream.write_all(&request).await.expect("the proxy reads");

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A refusal as OpenAI's clients expect it.
-fn check_shape(reply: &Reply, code: u16, reason: &str) {
+pub(crate) fn check_shape(reply: &Reply, code: u16, reason: &str) {
     assert_eq!((reply.code, reply.header("x-tokenweir-reason")), (code, Some(reason)), "{reply:?}");
     assert_eq!(reply.ended, Ended::Clean);
     assert_eq!(reply.header("content-type"), Some("application/json"));
@@ -21,12 +21,13 @@ fn check_shape(reply: &Reply, code: u16, reason: &str) {
     assert!(error["message"].as_str().is_some_and(|message| message.len() > 20), "{error}");
     assert!(error["type"].is_string());
     assert_eq!((&error["param"], &error["code"]), (&Value::Null, &code.into()));
-    let comes_back = ["no_endpoints", "overloaded"].contains(&reason);
+    let comes_back =
+        ["no_endpoints", "overloaded", "shed", "queue_full", "queue_timeout"].contains(&reason);
     assert_eq!(reply.header("retry-after").is_some(), comes_back);
 }
 
 /// The request is refused, and recorded as refused.
-async fn check_refused(
+pub(crate) async fn check_refused(
     setting: &Setting,
     request: &[u8],
     code: u16,
@@ -88,8 +89,11 @@ async fn a_refusal_of_messages_has_anthropics_shape() {
     assert!(body["error"]["message"].is_string());
 }
 
+fn small_bodies(pool: &mut picker::PoolSpec) {
+    pool.delivery.body_bytes_max = 1000;
+}
+
 fn small(limits: &mut proxy::Limits) {
-    limits.body_bytes_max = 1000;
     limits.header_bytes_max = 2000;
     limits.headers_max = 20;
 }
@@ -97,7 +101,7 @@ fn small(limits: &mut proxy::Limits) {
 #[tokio::test]
 async fn a_body_too_large_by_its_own_account_is_refused_unread() {
     let server = fast_sim().await;
-    let setting = Setup::new(&[server.addr()]).limits(small).start();
+    let setting = Setup::new(&[server.addr()]).pool(small_bodies).start();
     for (length, fits) in [(1000, true), (1001, false), (100_000_000_000_u64, false)] {
         let mut wire = setting.wire().await;
         let head = "POST /v1/completions HTTP/1.1\r\nHost: test.com\r\nContent-Length:";
@@ -117,7 +121,7 @@ async fn a_body_too_large_by_its_own_account_is_refused_unread() {
 #[tokio::test]
 async fn a_chunked_body_is_refused_where_it_becomes_too_large() {
     let server = fast_sim().await;
-    let setting = Setup::new(&[server.addr()]).limits(small).start();
+    let setting = Setup::new(&[server.addr()]).pool(small_bodies).start();
     let head = "POST /v1/completions HTTP/1.1\r\nHost: test.com\r\nTransfer-Encoding: chunked\r\n";
     for (chunks, fits) in [(10, true), (11, false)] {
         let chunk = format!("64\r\n{}\r\n", "x".repeat(100));
@@ -275,14 +279,16 @@ async fn a_route_has_a_timeout_for_the_whole_answer() {
 async fn a_first_token_has_a_timeout_if_there_is_to_be_one() {
     let fake = Fake::falling_silent_after("").await;
     let limit = Some(Duration::from_millis(50));
-    let setting = Setup::new(&[fake.addr]).limits(|l| l.first_token_timeout = limit).start();
+    let setting = Setup::new(&[fake.addr])
+        .pool(move |pool| pool.delivery.first_token_timeout = limit)
+        .start();
     let request = post("/v1/completions", &completion(true, 1));
     check_refused(&setting, &request, 504, "first_token_timeout").await;
     assert_eq!(fake.seen().len(), 1);
 
     let server = fast_sim().await;
     let setting = Setup::new(&[fake.addr, server.addr()])
-        .limits(|limits| limits.first_token_timeout = limit)
+        .pool(move |pool| pool.delivery.first_token_timeout = limit)
         .start();
     let reply = soon("an answer from the other", setting.ask(&request)).await;
     assert_eq!((reply.code, reply.ended), (200, Ended::Clean));

@@ -13,7 +13,7 @@ use picker::{
     RouteRule, RouteSpec, Tasks, WeightedPool, Workload,
 };
 use proxy::{Limits, Listeners, Proxy, ProxyOptions};
-use scheduling::{EndpointId, Policy};
+use scheduling::{EndpointId, OutlierDetection, Policy, Trouble};
 use sim::{Running, Server, SimConfig};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::{Instant, sleep, timeout};
@@ -78,14 +78,22 @@ pub(crate) struct Setup {
     endpoints: Vec<EndpointSpec>,
     models: Vec<ModelSpec>,
     timeout: Option<Duration>,
+    outlier_detection: OutlierDetection,
+    changes: Vec<Change>,
 }
+
+/// What a test wants otherwise of its pool.
+type Change = Box<dyn FnOnce(&mut PoolSpec)>;
 
 impl Setup {
     /// With these endpoints, which are asked in this order, one first for each request in turn.
     pub(crate) fn new(endpoints: &[SocketAddr]) -> Self {
         let endpoints = endpoints.iter().map(|addr| endpoint(*addr, AppProtocol::Http1)).collect();
         let options = ProxyOptions::default();
-        Self { options, endpoints, models: Vec::new(), timeout: None }
+        let (models, timeout) = (Vec::new(), None);
+        // Longer than any test: who is ejected stays out, unless a test says otherwise.
+        let outlier_detection = ejecting_for(Duration::from_hours(1));
+        Self { options, endpoints, models, timeout, outlier_detection, changes: Vec::new() }
     }
 
     pub(crate) fn h2c(endpoint_addr: SocketAddr) -> Self {
@@ -98,12 +106,21 @@ impl Setup {
         self
     }
 
+    pub(crate) fn pool(mut self, change: impl FnOnce(&mut PoolSpec) + 'static) -> Self {
+        self.changes.push(Box::new(change));
+        self
+    }
+
     pub(crate) fn models(self, models: Vec<ModelSpec>) -> Self {
         Self { models, ..self }
     }
 
     pub(crate) fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
+    }
+
+    pub(crate) fn ejecting_for(self, ejection: Duration) -> Self {
+        Self { outlier_detection: ejecting_for(ejection), ..self }
     }
 
     pub(crate) fn no_endpoint_header(mut self) -> Self {
@@ -119,7 +136,10 @@ impl Setup {
         let for_picker = Arc::clone(&journal);
         let picker = EndpointPicker::new(Arc::clone(&metrics), for_picker, 1);
         let (writer, view) = (picker.writer(), picker.view());
-        writer.apply(desired(&port, self.endpoints, self.models, self.timeout));
+        let mut desired = desired(&port, self.endpoints, self.models, self.timeout);
+        desired.pools[0].outlier_detection = self.outlier_detection;
+        self.changes.into_iter().for_each(|change| change(&mut desired.pools[0]));
+        writer.apply(desired);
         let connections = Tasks::new(metrics.panics.clone());
         let background = Tasks::new(metrics.panics.clone());
         let proxy = Proxy::new(picker, self.options, connections.clone(), &background);
@@ -139,6 +159,14 @@ impl Setup {
             metrics,
             journal,
         }
+    }
+}
+
+fn ejecting_for(ejection: Duration) -> OutlierDetection {
+    OutlierDetection {
+        base_ejection: ejection,
+        max_ejection: ejection,
+        ..OutlierDetection::default()
     }
 }
 
@@ -176,7 +204,7 @@ fn desired(
         hosts: vec![HostPattern::Exact("test.com".into())],
         rules: vec![rule],
     };
-    let pool = PoolSpec { key, policy: Policy::RoundRobin, endpoints, models };
+    let pool = PoolSpec { endpoints, models, ..PoolSpec::new(key, Policy::RoundRobin) };
     Desired { listeners: vec![port.listener()], pools: vec![pool], routes: vec![route] }
 }
 
@@ -229,9 +257,23 @@ impl Setting {
         listeners
     }
 
+    /// Changes the pool as a new configuration does.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut PoolSpec)) {
+        let mut desired = Desired::clone(&self.view.desired());
+        change(&mut desired.pools[0]);
+        self.writer.apply(desired);
+    }
+
     /// Requests charged to endpoints at this moment.
     pub(crate) fn in_flight(&self) -> u32 {
         self.view.members().iter().map(|member| member.endpoint.in_flight()).sum()
+    }
+
+    /// What takes this endpoint out.
+    pub(crate) fn trouble(&self, addr: SocketAddr) -> Option<Trouble> {
+        let (members, id) = (self.view.members(), addr.to_string());
+        let member = members.iter().find(|member| member.endpoint.spec.id.as_str() == id);
+        member.expect("an endpoint").endpoint.trouble()
     }
 
     pub(crate) fn records(&self) -> Vec<RequestRecord> {
