@@ -1,9 +1,10 @@
 //! `/config_dump`: the desired state, spelled as its users would.
 
 use picker::{
-    AppProtocol, Desired, EndpointSpec, HostPattern, ListenerSpec, ModelSpec, PoolSpec, RouteMatch,
-    RouteRule, RouteSpec, StringMatch,
+    AppProtocol, Delivery, Desired, EndpointSpec, HostPattern, ListenerSpec, ModelSpec,
+    ObjectiveSpec, PoolSpec, RouteMatch, RouteRule, RouteSpec, StringMatch,
 };
+use scheduling::{FlowControl, OutlierDetection};
 use serde_json::{Map, Value, json};
 
 use crate::endpoints::PoolName;
@@ -30,7 +31,53 @@ fn pool(spec: &PoolSpec) -> Value {
         "policy": spec.policy.name(),
         "endpoints": list(&spec.endpoints, endpoint),
         "models": list(&spec.models, model),
+        "objectives": list(&spec.objectives, objective),
+        "flow_control": flow_control(&spec.flow_control),
+        "outlier_detection": outlier_detection(&spec.outlier_detection),
+        "delivery": delivery(&spec.delivery),
     })
+}
+
+fn objective(spec: &ObjectiveSpec) -> Value {
+    json!({ "name": &*spec.name, "priority": spec.priority })
+}
+
+fn flow_control(flow: &FlowControl) -> Value {
+    let FlowControl { late_binding, requests_max, bytes_max, wait_max } = flow;
+    json!({
+        "late_binding": late_binding,
+        "requests_max": requests_max,
+        "bytes_max": bytes_max,
+        "wait_max_seconds": wait_max.as_secs_f64(),
+    })
+}
+
+fn outlier_detection(outliers: &OutlierDetection) -> Value {
+    let OutlierDetection { consecutive_failures, base_ejection, .. } = outliers;
+    json!({
+        "consecutive_failures": consecutive_failures,
+        "base_ejection_seconds": base_ejection.as_secs_f64(),
+        "max_ejection_seconds": outliers.max_ejection.as_secs_f64(),
+        "max_ejection_percent": outliers.max_ejection_percent,
+    })
+}
+
+/// Limits that are none are left out.
+fn delivery(delivery: &Delivery) -> Value {
+    let mut shown = Map::new();
+    shown.insert("attempts_max".into(), json!(delivery.attempts_max));
+    shown.insert("body_bytes_max".into(), json!(delivery.body_bytes_max));
+    shown.insert("idle_timeout_seconds".into(), json!(delivery.idle_timeout.as_secs_f64()));
+    let optional = [
+        ("timeout_seconds", delivery.timeout),
+        ("first_token_timeout_seconds", delivery.first_token_timeout),
+    ];
+    for (key, time) in optional {
+        if let Some(time) = time {
+            shown.insert(key.into(), json!(time.as_secs_f64()));
+        }
+    }
+    Value::Object(shown)
 }
 
 fn endpoint(spec: &EndpointSpec) -> Value {

@@ -20,7 +20,13 @@ pub(crate) struct DecisionJson {
     namespace: String,
     policy: &'static str,
     reason: &'static str,
+    /// From the request's arrival to the pick.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_ms: Option<f64>,
     endpoint: String,
+    /// Of costs and their terms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_unit: Option<&'static str>,
     candidates: Vec<CandidateJson>,
 }
 
@@ -49,7 +55,9 @@ fn decision(record: &DecisionRecord) -> DecisionJson {
         namespace: record.pool.namespace.to_string(),
         policy: record.policy,
         reason: record.reason,
+        queue_ms: record.queue.map(|queue| queue.as_secs_f64() * 1e3),
         endpoint: record.endpoint.to_string(),
+        cost_unit: record.cost_unit,
         candidates: record.candidates.iter().map(candidate).collect(),
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use picker::{Health, Member, PoolKey, PoolKind, PoolView, monotonic};
+use scheduling::Trouble;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -31,6 +32,9 @@ struct EndpointJson {
     workload: String,
     address: String,
     health: &'static str,
+    /// Why it gets no requests though it may be healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out: Option<&'static str>,
     in_flight: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<u32>,
@@ -88,6 +92,7 @@ fn endpoint(member: &Member, now: Duration) -> EndpointJson {
             Health::Ready => "ready",
             Health::Unready => "unready",
         },
+        out: member.endpoint.trouble().map(Trouble::name),
         in_flight: member.endpoint.in_flight(),
         waiting: signals.waiting.map(|reading| reading.value),
         running: signals.running.map(|reading| reading.value),

@@ -86,7 +86,7 @@ pub fn endpoints_config(urls: &[EndpointUrl], port: u16, policy: Policy) -> Desi
     endpoints.sort_by(|a, b| a.id.cmp(&b.id));
     Desired {
         listeners: vec![ListenerSpec { port, gateways: vec!["--endpoint".to_owned()] }],
-        pools: vec![PoolSpec { key: key.clone(), policy, endpoints, models: Vec::new() }],
+        pools: vec![PoolSpec { endpoints, ..PoolSpec::new(key.clone(), policy) }],
         routes: vec![RouteSpec {
             name: "default/endpoints".into(),
             port,

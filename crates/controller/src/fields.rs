@@ -17,7 +17,10 @@ use crate::{
 
 mod text;
 
-pub(crate) use text::duration;
+pub(crate) use text::{bytes, duration, gateway_duration};
+
+/// The longest time that can be asked for, as for the gateway's own settings.
+const TIME_MAX: Duration = Duration::from_hours(24);
 
 /// Collects the problems of one object.
 pub(crate) struct Report {
@@ -181,6 +184,32 @@ impl<'a> Item<'a> {
         let found = self.as_text().and_then(duration);
         if found.is_none() {
             self.expected("a duration", "write e.g. 5s, 1.5s or 300ms");
+        }
+        found
+    }
+
+    /// A duration as the Gateway API writes it.
+    pub(crate) fn time(&self, may_be_zero: bool) -> Option<Duration> {
+        let found = self.as_text().and_then(gateway_duration);
+        let found = found.filter(|time| *time <= TIME_MAX && (may_be_zero || !time.is_zero()));
+        if found.is_none() {
+            let least = if may_be_zero { "0s" } else { "1ms" };
+            let what = format!("a duration {least}-24h");
+            self.expected(&what, "write e.g. 500ms, 60s or 1m30s");
+        }
+        found
+    }
+
+    /// A number of bytes, from one to `most`, as Kubernetes writes quantities.
+    pub(crate) fn bytes(&self, most: &str) -> Option<u64> {
+        let found = match &self.node.value {
+            Value::Int(number) => u64::try_from(*number).ok(),
+            Value::Text(text) => bytes(text),
+            _ => None,
+        };
+        let found = found.filter(|found| *found > 0 && Some(*found) <= bytes(most));
+        if found.is_none() {
+            self.expected(&format!("a number of bytes 1-{most}"), "write e.g. 32Mi");
         }
         found
     }

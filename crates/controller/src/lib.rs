@@ -35,6 +35,7 @@ pub use manifest::{Contents, Manifests, read_text};
 pub use object::{Kind, Object};
 pub use problem::{Place, Problem, Severity};
 pub use status::{
-    CONTROLLER_NAME, Condition, ConditionStatus, ObjectStatus, ParentRef, StatusShape, stamp,
+    CONTROLLER_NAME, Condition, ConditionStatus, ObjectStatus, ParentRef, StatusShape, TargetRef,
+    stamp,
 };
 pub use watch::watch;

@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use picker::{AppProtocol, HostPattern, RouteMatch};
-use scheduling::Policy;
+use picker::{AppProtocol, Delivery, HostPattern, RouteMatch};
+use scheduling::{FlowControl, OutlierDetection, Policy};
 
 use crate::{
     fields::{Fields, Item},
@@ -70,7 +70,12 @@ pub(crate) struct InferenceObjective {
 #[derive(Clone, Debug)]
 pub(crate) struct InferencePolicy {
     pub(crate) pool: Path,
+    /// Group of the pool, as the policy has it.
+    pub(crate) pool_group: &'static str,
     pub(crate) policy: Option<Policy>,
+    pub(crate) flow_control: FlowControl,
+    pub(crate) outlier_detection: OutlierDetection,
+    pub(crate) delivery: Delivery,
 }
 
 #[derive(Clone, Debug)]
@@ -195,21 +200,24 @@ pub(crate) fn read(
 
 /// A reference to a pool in the same namespace: `{group, kind, name}`.
 fn pool_ref(item: &Item<'_>, namespace: &Arc<str>) -> Option<Path> {
+    pool_and_group(item, namespace).map(|(path, _)| path)
+}
+
+/// The same, and the group the pool is said to be of.
+fn pool_and_group(item: &Item<'_>, namespace: &Arc<str>) -> Option<(Path, &'static str)> {
     item.fields(|fields| {
-        check_pool_group(fields);
+        let group = check_pool_group(fields).unwrap_or(POOL_GROUP);
         if let Some(kind) = fields.get("kind") {
             kind.one_of(&["InferencePool"]);
         }
         let name = fields.need("name", "the name of an InferencePool")?.word()?;
-        Some(Path::new(Arc::clone(namespace), name))
+        Some((Path::new(Arc::clone(namespace), name), group))
     })?
 }
 
 /// Old and new group name the same pools; objects are moved one at a time.
-fn check_pool_group(fields: &mut Fields<'_>) {
-    if let Some(group) = fields.get("group") {
-        group.one_of(&[POOL_GROUP_X, POOL_GROUP]);
-    }
+fn check_pool_group(fields: &mut Fields<'_>) -> Option<&'static str> {
+    fields.get("group")?.one_of(&[POOL_GROUP_X, POOL_GROUP])
 }
 
 /// `name` in this namespace or `namespace/name`.

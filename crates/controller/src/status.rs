@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use crate::object::{Kind, Object};
+use crate::object::{Kind, Object, Spec};
 
-/// Who we are in `status.parents[]`.
+/// Who we are in `status.parents[]` and `status.ancestors[]`.
 pub const CONTROLLER_NAME: &str = "tokenweir.dev/gateway-controller";
 
 /// The conditions of one object.
@@ -33,6 +33,16 @@ pub enum StatusShape {
     /// `status.parents[]`, as InferencePool v1 has it: one entry for each Gateway, and none as long
     /// as no route sends anything here.
     Parents(Vec<ParentRef>),
+    /// `status.ancestors[]`, as the Gateway API has it for policies: one entry, for the target.
+    Ancestors(TargetRef),
+}
+
+/// The InferencePool a policy is attached to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TargetRef {
+    pub group: &'static str,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 /// A Gateway through which the object gets requests.
@@ -108,9 +118,14 @@ type Key<'s> = (Kind, &'static str, &'s str, &'s str);
 
 impl ObjectStatus {
     pub(crate) fn new(object: &Object, conditions: Vec<Condition>) -> Self {
-        let shape = match (object.kind, object.version) {
-            (Kind::InferencePool, "v1") => StatusShape::Parents(Vec::new()),
-            (Kind::InferencePool, "v1alpha2") => StatusShape::Parent(Vec::new()),
+        let shape = match (object.kind, object.version, &object.spec) {
+            (Kind::InferencePool, "v1", _) => StatusShape::Parents(Vec::new()),
+            (Kind::InferencePool, "v1alpha2", _) => StatusShape::Parent(Vec::new()),
+            (_, _, Spec::InferencePolicy(policy)) => StatusShape::Ancestors(TargetRef {
+                group: policy.pool_group,
+                namespace: Arc::clone(&policy.pool.namespace),
+                name: Arc::clone(&policy.pool.name),
+            }),
             _ => StatusShape::Flat,
         };
         Self {
@@ -168,7 +183,25 @@ impl ObjectStatus {
                 };
                 json!({ "parents": parents.iter().map(entry).collect::<Value>() })
             }
+            StatusShape::Ancestors(target) => json!({
+                "ancestors": [{
+                    "ancestorRef": target.to_json(),
+                    "controllerName": CONTROLLER_NAME,
+                    "conditions": conditions,
+                }]
+            }),
         }
+    }
+}
+
+impl TargetRef {
+    fn to_json(&self) -> Value {
+        json!({
+            "group": self.group,
+            "kind": "InferencePool",
+            "namespace": *self.namespace,
+            "name": *self.name,
+        })
     }
 }
 
@@ -234,6 +267,10 @@ impl<'o> Verdict<'o> {
     pub(crate) fn caution(&mut self, field: &'static str, message: String) {
         self.accepted.remarks.push(message.clone());
         self.cautions.push((field, message));
+    }
+
+    pub(crate) fn lacks_references(&self) -> bool {
+        self.resolved.reason.is_some()
     }
 
     pub(crate) fn is_accepted(&self) -> bool {

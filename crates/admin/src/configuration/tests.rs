@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use picker::{
-    AppProtocol, Desired, EndpointSpec, HostPattern, ListenerSpec, ModelSpec, PoolKey, PoolKind,
-    PoolSpec, RouteMatch, RouteRule, RouteSpec, StringMatch, TargetModel, WeightedPool,
+    AppProtocol, Delivery, Desired, EndpointSpec, HostPattern, ListenerSpec, ModelSpec,
+    ObjectiveSpec, PoolKey, PoolKind, PoolSpec, RouteMatch, RouteRule, RouteSpec, StringMatch,
+    TargetModel, WeightedPool,
 };
-use scheduling::{EndpointId, Policy};
+use scheduling::{EndpointId, FlowControl, Policy};
 use serde_json::json;
 
 use super::desired;
@@ -20,8 +21,6 @@ fn state() -> Desired {
     Desired {
         listeners: vec![ListenerSpec { port: 8080, gateways: vec!["default/gw".into()] }],
         pools: vec![PoolSpec {
-            key: pool.clone(),
-            policy: Policy::RoundRobin,
             endpoints: vec![EndpointSpec {
                 id: EndpointId::new("10.0.0.1:8000"),
                 workload: "vllm-0".into(),
@@ -34,6 +33,14 @@ fn state() -> Desired {
                 priority: 1,
                 targets: vec![TargetModel { name: "lora".into(), weight: 3 }],
             }],
+            objectives: vec![ObjectiveSpec { name: "batch".into(), priority: -1 }],
+            flow_control: FlowControl { late_binding: Some(true), ..FlowControl::default() },
+            delivery: Delivery {
+                timeout: Some(Duration::from_millis(2500)),
+                first_token_timeout: Some(Duration::from_secs(9)),
+                ..Delivery::default()
+            },
+            ..PoolSpec::new(pool.clone(), Policy::RoundRobin)
         }],
         routes: vec![RouteSpec {
             name: "default/route".into(),
@@ -77,6 +84,26 @@ fn the_desired_state_is_spelled_as_its_users_would() {
                 "protocol": "h2c",
             }],
             "models": [{ "priority": 1, "targets": [{ "name": "lora", "weight": 3 }] }],
+            "objectives": [{ "name": "batch", "priority": -1 }],
+            "flow_control": {
+                "late_binding": true,
+                "requests_max": 4096,
+                "bytes_max": 256 << 20,
+                "wait_max_seconds": 60.0,
+            },
+            "outlier_detection": {
+                "consecutive_failures": 3,
+                "base_ejection_seconds": 1.0,
+                "max_ejection_seconds": 30.0,
+                "max_ejection_percent": 50,
+            },
+            "delivery": {
+                "attempts_max": 3,
+                "body_bytes_max": 32 << 20,
+                "idle_timeout_seconds": 120.0,
+                "timeout_seconds": 2.5,
+                "first_token_timeout_seconds": 9.0,
+            },
         }],
         "routes": [{
             "name": "default/route",

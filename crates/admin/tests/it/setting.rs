@@ -8,10 +8,14 @@ use std::{
     },
     time::Duration,
 };
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
 
 use admin::{Views, serve_admin, serve_health, serve_stats};
 use picker::{
-    AppProtocol, Desired, EndpointPicker, EndpointSpec, Journal, Metrics, PoolKey, PoolKind,
+    AppProtocol, Asked, Desired, EndpointPicker, EndpointSpec, Journal, Metrics, PoolKey, PoolKind,
     PoolSpec, RequestRecord, Tasks, Workload,
 };
 use scheduling::{EndpointId, Policy};
@@ -58,10 +62,8 @@ fn desired() -> Desired {
         protocol: AppProtocol::Http1,
     };
     let llama = PoolSpec {
-        key: pool(),
-        policy: Policy::LeastRequest,
         endpoints: vec![endpoint("vllm-0", "10.0.0.1"), endpoint("vllm-1", "10.0.0.2")],
-        models: Vec::new(),
+        ..PoolSpec::new(pool(), Policy::LeastRequest)
     };
     let key = PoolKey { kind: PoolKind::Service, port: 8000, ..pool() };
     let service = PoolSpec { key, endpoints: Vec::new(), ..llama.clone() };
@@ -90,7 +92,7 @@ impl Setting {
     pub(crate) fn pick(&self, request_id: &str) -> picker::Assignment {
         let routed = self.picker.straight_to(&pool());
         let mut open = self.picker.open(record(request_id));
-        self.picker.pick(&routed, None, &mut open).expect("an assignment")
+        at_once(self.picker.pick(&routed, Asked::default(), &mut open)).expect("an assignment")
     }
 
     /// Stops everything and sees that nothing stays and nothing panicked.
@@ -193,4 +195,12 @@ pub(crate) async fn ask_with(
 
 pub(crate) async fn get(address: SocketAddr, target: &str) -> Reply {
     ask(address, "GET", target).await
+}
+
+/// What a future comes to that has nothing to wait for.
+fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
 }

@@ -134,6 +134,28 @@ async fn endpoints_show_what_is_known_and_leave_out_the_rest() {
 }
 
 #[tokio::test]
+async fn endpoints_show_why_they_get_no_requests() {
+    let setting = Setting::start().await;
+    let first = |request_id: &str| {
+        let mut assignment = setting.pick(request_id);
+        let id = assignment.endpoint().spec.id.to_string();
+        assignment.finish(picker::Finish::EndpointGone);
+        id
+    };
+    // Whichever fails three times first.
+    let failed: Vec<String> = (0..5).map(|nth| first(&format!("r{nth}"))).collect();
+    let pools = get(setting.admin, "/endpoints").await.json();
+    let endpoints = pools[0]["endpoints"].as_array().expect("endpoints");
+    let out = endpoints.iter().filter(|endpoint| endpoint["out"] == json!("ejected"));
+    let out: Vec<&str> = out.filter_map(|endpoint| endpoint["endpoint"].as_str()).collect();
+    assert_eq!(out.len(), 1, "{pools}");
+    assert!(failed.iter().filter(|id| *id == out[0]).count() >= 3);
+    let others = endpoints.iter().filter(|endpoint| endpoint.get("out").is_none());
+    assert_eq!(others.count(), 1);
+    setting.end().await;
+}
+
+#[tokio::test]
 async fn decisions_come_newest_first_and_add_up() {
     let setting = Setting::start().await;
     let assignments: Vec<_> = ["r1", "r2", "r3"].map(|id| setting.pick(id)).into_iter().collect();
@@ -163,14 +185,37 @@ async fn decisions_come_newest_first_and_add_up() {
     let time = newest["time"].as_str().expect("a time");
     let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert_eq!(shape, "0000-00-00T00:00:00.000Z");
+    assert!(newest["queue_ms"].as_f64().is_some_and(|waited| waited >= 0.0), "{newest}");
+    assert_eq!(newest.get("cost_unit"), None, "requests in flight have no unit");
     let candidates = newest["candidates"].as_array().expect("candidates");
     assert_eq!(candidates.len(), 2);
     for candidate in candidates {
+        assert!(candidate["endpoint"].is_string());
         let terms = candidate["terms"].as_object().expect("terms");
         let sum: f64 = terms.values().filter_map(Value::as_f64).sum();
         assert!((candidate["cost"].as_f64().expect("a cost") - sum).abs() < 1e-9, "{candidate}");
     }
     drop(assignments);
+    setting.end().await;
+}
+
+#[tokio::test]
+async fn a_decision_of_predicted_has_its_terms_in_seconds() {
+    let setting = Setting::start().await;
+    let mut desired = picker::Desired::clone(&setting.picker.view().desired());
+    desired.pools[0].policy = scheduling::Policy::Predicted;
+    setting.picker.writer().apply(desired);
+    let assignment = setting.pick("r1");
+    let decision = get(setting.admin, "/decisions").await.json()[0].take();
+    assert_eq!(decision["cost_unit"], "seconds");
+    assert!(["10.0.0.1:8000", "10.0.0.2:8000"].map(Value::from).contains(&decision["endpoint"]));
+    for candidate in decision["candidates"].as_array().expect("candidates") {
+        let terms: Vec<_> = candidate["terms"].as_object().expect("terms").keys().collect();
+        let expected =
+            ["adapter", "crowding", "decode", "kv_wait", "prefill", "prefill_ahead", "stall"];
+        assert_eq!(terms, expected);
+    }
+    drop(assignment);
     setting.end().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use picker::{ModelSpec, PoolKey, TargetModel};
+use picker::{ModelSpec, ObjectiveSpec, PoolKey, TargetModel};
 
 use super::{DISABLED, DISABLED_MESSAGE, World, pools::Pools};
 use crate::{
@@ -20,6 +20,9 @@ pub(super) fn fold<'o>(world: &mut World<'o>, pools: &mut Pools<'o>) {
     models(world, pools, &mut names);
     rewrites(world, pools, &mut names);
     objectives(world, pools);
+    for spec in pools.all_mut() {
+        spec.objectives.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     for (pool, _) in names.into_keys() {
         if let Some(spec) = pools.get_mut(&pool) {
             spec.models
@@ -95,7 +98,8 @@ fn rewrites<'o>(world: &mut World<'o>, pools: &mut Pools<'o>, names: &mut Names<
     }
 }
 
-fn objectives<'o>(world: &mut World<'o>, pools: &Pools<'o>) {
+fn objectives<'o>(world: &mut World<'o>, pools: &mut Pools<'o>) {
+    let mut names: BTreeMap<(PoolKey, &str), &Object> = BTreeMap::new();
     for (object, objective) in world.all(|spec| match spec {
         Spec::InferenceObjective(objective) => Some(objective),
         _ => None,
@@ -103,6 +107,21 @@ fn objectives<'o>(world: &mut World<'o>, pools: &Pools<'o>) {
         let mut verdict = Verdict::new(object);
         find_pool(world, &mut verdict, pools, &objective.pool, "spec.poolRef");
         verdict.remark(format!("priority {}", objective.priority));
+        let key = Pools::key(&objective.pool);
+        let name = (key.clone(), &*object.name);
+        if let Some(winner) = names.get(&name) {
+            // Of another group: those of one group are told apart by their names.
+            let (group, place) = (winner.group, &winner.place);
+            let message =
+                format!("there is one of that name already, of group {group}, at {place}");
+            verdict.refuse("Conflicted", "metadata.name", message);
+        } else {
+            names.insert(name, object);
+            if let Some(spec) = pools.get_mut(&key) {
+                let (name, priority) = (Arc::clone(&object.name), objective.priority);
+                spec.objectives.push(ObjectiveSpec { name, priority });
+            }
+        }
         world.verdicts.push(verdict);
     }
 }

@@ -22,14 +22,21 @@ fn inference_policies<'o>(world: &mut World<'o>, pools: &mut Pools<'o>) {
     }) {
         let mut verdict = Verdict::new(object);
         models::find_pool(world, &mut verdict, pools, &policy.pool, "spec.targetRef");
+        if verdict.lacks_references() {
+            let message = format!("there is no InferencePool {}", policy.pool);
+            verdict.refuse("TargetNotFound", "spec.targetRef", message);
+        }
         if let Some(first) = attached.get(&policy.pool) {
             let message = format!("{first} is attached to InferencePool {} already", policy.pool);
             verdict.refuse("Conflicted", "spec.targetRef", message);
         } else {
             attached.insert(&policy.pool, object);
             let spec = pools.get_mut(&Pools::key(&policy.pool));
-            if let (Some(spec), Some(policy)) = (spec, policy.policy) {
-                spec.policy = policy;
+            if let Some(spec) = spec {
+                spec.policy = policy.policy.unwrap_or(spec.policy);
+                spec.flow_control = policy.flow_control;
+                spec.outlier_detection = policy.outlier_detection;
+                spec.delivery = policy.delivery;
             }
         }
         world.verdicts.push(verdict);

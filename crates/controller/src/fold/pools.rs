@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use picker::{AppProtocol, EndpointSpec, ModelSpec, PoolKey, PoolKind, PoolSpec};
+use picker::{AppProtocol, EndpointSpec, PoolKey, PoolKind, PoolSpec};
 use scheduling::{EndpointId, Policy};
 
 use super::{
@@ -125,6 +125,10 @@ impl<'o> Pools<'o> {
         self.specs.get_mut(key)
     }
 
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut PoolSpec> {
+        self.specs.values_mut()
+    }
+
     /// The pools of all ports of a Service.
     pub(super) fn of_service_mut<'s>(
         &'s mut self,
@@ -162,7 +166,7 @@ impl<'o> Pools<'o> {
         let endpoints = self.endpoints(world, object, &pool.selector, pool.protocol, ports);
         self.inference.insert(key.clone(), object);
         let policy = world.options.default_policy;
-        self.specs.insert(key.clone(), PoolSpec { key, policy, endpoints, models: no_models() });
+        self.specs.insert(key.clone(), PoolSpec { endpoints, ..PoolSpec::new(key, policy) });
     }
 
     /// The pool of a Service's port, made when a route first asks for it.
@@ -208,7 +212,7 @@ impl<'o> Pools<'o> {
                 world.warn(object, "spec.selector", message);
             }
             let policy = Policy::RoundRobin;
-            let spec = PoolSpec { key: key.clone(), policy, endpoints, models: no_models() };
+            let spec = PoolSpec { endpoints, ..PoolSpec::new(key.clone(), policy) };
             self.specs.insert(key.clone(), spec);
         }
         Ok(key)
@@ -262,10 +266,6 @@ pub(super) fn outside(namespace: &Arc<str>, host: &str) -> PoolKey {
         name: host.into(),
         port: 0,
     }
-}
-
-fn no_models() -> Vec<ModelSpec> {
-    Vec::new()
 }
 
 /// A label of a workload. As in Istio the object's own labels go before those in its spec.

@@ -55,7 +55,7 @@ impl Uses {
         });
         match &mut status.shape {
             StatusShape::Parent(parents) | StatusShape::Parents(parents) => parents.extend(named),
-            StatusShape::Flat => {}
+            StatusShape::Flat | StatusShape::Ancestors(_) => {}
         }
     }
 }

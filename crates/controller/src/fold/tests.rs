@@ -1,6 +1,8 @@
 //! Objects and what they come to, in `testdata/folds.txt`.
 
-use picker::{Desired, HostPattern, PoolKey, PoolKind, RouteMatch, RouteRule, StringMatch};
+use picker::{
+    Desired, HostPattern, PoolKey, PoolKind, PoolSpec, RouteMatch, RouteRule, StringMatch,
+};
 use proptest::prelude::*;
 
 use super::{FoldOptions, Folded, fold};
@@ -52,6 +54,20 @@ fn desired(desired: &Desired) -> Vec<String> {
         });
         let endpoints: Vec<String> = endpoints.collect();
         lines.push(format!("pool {} {} {}", key(&pool.key), pool.policy, endpoints.join(" ")));
+        // What is as it always is needs no line.
+        let usual = PoolSpec::new(pool.key.clone(), pool.policy);
+        if pool.flow_control != usual.flow_control {
+            lines.push(format!("  {:?}", pool.flow_control));
+        }
+        if pool.outlier_detection != usual.outlier_detection {
+            lines.push(format!("  {:?}", pool.outlier_detection));
+        }
+        if pool.delivery != usual.delivery {
+            lines.push(format!("  {:?}", pool.delivery));
+        }
+        for objective in &pool.objectives {
+            lines.push(format!("  objective {} {}", objective.name, objective.priority));
+        }
         for model in &pool.models {
             let name = model.model.as_deref().unwrap_or("(any)");
             let shares: Vec<String> =
@@ -140,6 +156,7 @@ fn every_reason_is_in_the_table() {
         "SelectorMatchesNothing",
         "SelectorMismatch",
         "ServiceNotFound",
+        "TargetNotFound",
         "UnsupportedBackend",
     ];
     let mut found: Vec<&str> = cases(FOLDS)

@@ -99,8 +99,6 @@ fn target_ports(item: &Item<'_>) -> Vec<u16> {
     ports
 }
 
-const NO_QUEUE_YET: &str = "requests do not wait in the gateway yet, so none goes before another";
-
 pub(super) fn model(spec: &mut Fields<'_>, namespace: &Arc<str>) -> Option<InferenceModel> {
     let pool = spec.need("poolRef", "the InferencePool that serves the model");
     let pool = pool.and_then(|item| pool_ref(&item, namespace));
@@ -114,7 +112,6 @@ pub(super) fn model(spec: &mut Fields<'_>, namespace: &Arc<str>) -> Option<Infer
         Some("Sheddable") => SHEDDABLE,
         _ => STANDARD,
     };
-    spec.unserved(&["criticality"], NO_QUEUE_YET);
     let targets = spec.get("targetModels").map(|item| targets(&item, "name"));
     let targets = targets.unwrap_or_default();
     Some(InferenceModel { pool: pool?, model: model?, priority, targets })
@@ -198,6 +195,5 @@ pub(super) fn objective(spec: &mut Fields<'_>, namespace: &Arc<str>) -> Option<I
         item.integer(range, "a number", "higher goes first; below zero may be shed")
     });
     let priority = priority.and_then(|priority| priority.try_into().ok()).unwrap_or(STANDARD);
-    spec.unserved(&["priority"], NO_QUEUE_YET);
     Some(InferenceObjective { pool: pool?, priority })
 }

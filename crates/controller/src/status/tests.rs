@@ -90,6 +90,30 @@ fn each_version_of_a_pool_has_its_own_shape() {
 }
 
 #[test]
+fn a_policys_status_is_below_its_target() {
+    for (group, given) in [
+        ("inference.networking.k8s.io", ""),
+        ("inference.networking.x-k8s.io", "group: inference.networking.x-k8s.io, "),
+    ] {
+        let text = format!(
+            "apiVersion: tokenweir.dev/v1alpha1\nkind: InferencePolicy\nmetadata: {{name: \
+             i}}\nspec: {{targetRef: {{{given}name: gone}}}}\n"
+        );
+        let status = &shown(&text)["status"];
+        let ancestors = status["ancestors"].as_array().expect("a list");
+        assert_eq!((ancestors.len(), &status["conditions"]), (1, &Value::Null));
+        let target = json!({
+            "group": group, "kind": "InferencePool", "namespace": "default", "name": "gone",
+        });
+        assert_eq!(ancestors[0]["ancestorRef"], target);
+        assert_eq!(ancestors[0]["controllerName"], "tokenweir.dev/gateway-controller");
+        let accepted = &ancestors[0]["conditions"][0];
+        assert_eq!((&accepted["type"], &accepted["status"]), (&json!("Accepted"), &json!("False")));
+        assert_eq!(accepted["reason"], "TargetNotFound");
+    }
+}
+
+#[test]
 fn an_object_is_shown_as_it_was_given() {
     let text = "apiVersion: networking.istio.io/v1beta1\nkind: Gateway\nmetadata:\n  name: g\n  \
                 generation: 7\n  annotations: {a: '1'}\nspec:\n  servers:\n  - hosts: ['*']\n    \
