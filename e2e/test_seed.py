@@ -140,7 +140,7 @@ def test_changing_the_way_of_balancing_under_load_loses_nothing(serve):
         assert {record["policy"] for record in gateway.log()} == {"round-robin"}
         folder.add(*INFERENCE)
         folder.remove(*TRADITIONAL)
-        eventually(lambda: policy() == "queue-kv-local", 10, "the LLMRoute is in force")
+        eventually(lambda: policy() == "predicted", 10, "the LLMRoute is in force")
         so_far = len(load.answers)
         eventually(lambda: len(load.answers) >= so_far + 50, 20, "more answers")
         folder.add(*TRADITIONAL)
@@ -172,4 +172,4 @@ def test_the_folder_as_it_is_serves_both_ways(own, tmp_path):
     policies = eventually(
         lambda: len(gateway.log()) >= 2 and [r["policy"] for r in gateway.log()], 3, "two log lines"
     )
-    assert policies == ["queue-kv-local", "round-robin"]
+    assert policies == ["predicted", "round-robin"]

@@ -8,7 +8,7 @@ mod bench;
 mod compare;
 
 pub(crate) use bench::{AskArgs, Asked, BenchArgs, Coming, LoadArgs, time};
-pub(crate) use compare::{CompareArgs, PoolArgs, Spacing};
+pub(crate) use compare::{CompareArgs, PoolArgs, Spacing, Switch};
 
 /// An inference gateway: one address in front of your vLLM servers.
 #[derive(Debug, Parser)]
@@ -104,7 +104,7 @@ pub(crate) struct SettingArgs {
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub(crate) labels: Option<String>,
     /// Policy of pools that name none: predicted, queue-kv, queue-kv-local, round-robin, random,
-    /// least-request, prefix-hash, gie-default, lora-chain [default: queue-kv-local]
+    /// least-request, prefix-hash, gie-default, lora-chain [default: predicted]
     #[arg(long, value_name = "NAME")]
     pub(crate) policy: Option<String>,
     /// How long running requests may take to finish at a stop [default: 60s]

@@ -117,7 +117,23 @@ pub(crate) struct PoolArgs {
     /// All gateways scrape at the same moments instead of each at its own
     #[arg(long, conflicts_with = "live")]
     pub(crate) scrapes_in_step: bool,
+    /// Let requests wait in the gateway while every endpoint would make them wait, or never [default: on for predicted]
+    #[arg(long, value_enum, value_name = "SWITCH", conflicts_with_all = ["live", "recorded"])]
+    pub(crate) late_binding: Option<Switch>,
     /// One way between gateway and endpoint [default: 250us]
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "live")]
     pub(crate) network_delay: Option<Duration>,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+impl Switch {
+    pub(crate) fn is_on(self) -> bool {
+        self == Self::On
+    }
 }

@@ -1,7 +1,7 @@
 //! `tokenweir check`: what is wrong with a configuration, or what it will do.
 
 use controller::{Problem, Severity, read};
-use picker::{Desired, HostPattern, RouteRule, RouteSpec};
+use picker::{Desired, HostPattern, ObjectiveSpec, PoolSpec, RouteRule, RouteSpec};
 
 use crate::{
     args::CheckArgs,
@@ -51,12 +51,75 @@ fn describe(desired: &Desired) {
         say(&format!("{} ({}): {}", pool.key, pool.policy, endpoints.join(", ")));
         for model in &pool.models {
             let name = model.model.as_deref().unwrap_or("any other model");
+            let priority = match model.priority {
+                0 => String::new(),
+                priority => format!(" (priority {priority})"),
+            };
             let targets: Vec<String> =
                 model.targets.iter().map(|t| format!("{} (weight {})", t.name, t.weight)).collect();
-            say(&format!("  model {name} -> {}", targets.join(", ")));
+            say(&format!("  model {name}{priority} -> {}", targets.join(", ")));
+        }
+        for line in settings_of(pool) {
+            say(&format!("  {line}"));
         }
     }
     say("the configuration is good");
+}
+
+/// What a pool has of its own, by its policy and objectives, and not as all pools have it.
+fn settings_of(pool: &PoolSpec) -> Vec<String> {
+    let usual = PoolSpec::new(pool.key.clone(), pool.policy);
+    let objective =
+        |one: &ObjectiveSpec| format!("objective {} (priority {})", one.name, one.priority);
+    let mut lines: Vec<String> = pool.objectives.iter().map(objective).collect();
+    let flow = &pool.flow_control;
+    if *flow != usual.flow_control {
+        lines.push(if flow.is_on(pool.policy) {
+            format!(
+                "requests wait in the gateway: up to {}, bodies up to {}, each up to {:?}",
+                flow.requests_max,
+                quantity(flow.bytes_max),
+                flow.wait_max
+            )
+        } else {
+            "requests do not wait in the gateway".to_owned()
+        });
+    }
+    let outliers = &pool.outlier_detection;
+    if *outliers != usual.outlier_detection {
+        lines.push(format!(
+            "endpoints are left out after {} failures in a row, for {:?} and up to {:?}, at most \
+             {} % of them",
+            outliers.consecutive_failures,
+            outliers.base_ejection,
+            outliers.max_ejection,
+            outliers.max_ejection_percent
+        ));
+    }
+    let (own, usual) = (&pool.delivery, &usual.delivery);
+    if own.attempts_max != usual.attempts_max {
+        lines.push(format!("endpoints tried for a request: up to {}", own.attempts_max));
+    }
+    if let Some(timeout) = own.timeout {
+        lines.push(format!("timeout of a whole answer, if the route has none: {timeout:?}"));
+    }
+    if let Some(timeout) = own.first_token_timeout {
+        lines.push(format!("timeout of the first token: {timeout:?}"));
+    }
+    if own.idle_timeout != usual.idle_timeout {
+        lines.push(format!("timeout of silence inside an answer: {:?}", own.idle_timeout));
+    }
+    if own.body_bytes_max != usual.body_bytes_max {
+        lines.push(format!("request bodies: up to {}", quantity(own.body_bytes_max as u64)));
+    }
+    lines
+}
+
+/// Bytes as Kubernetes writes them, in the largest unit that leaves nothing over.
+fn quantity(bytes: u64) -> String {
+    let units = [("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
+    let unit = units.into_iter().find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    unit.map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
 }
 
 fn describe_rules(route: &RouteSpec) {
@@ -77,3 +140,6 @@ fn shown_host(host: &HostPattern) -> String {
         HostPattern::Any => "*".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

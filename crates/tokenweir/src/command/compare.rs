@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Mutex, time::Duration};
 
-use scheduling::Policy;
+use scheduling::{FlowControl, Policy};
 use sim::{
     Pace,
     comparison::{Plan, SEEDS_MAX},
@@ -15,7 +15,7 @@ use sim::{
 
 use super::bench::workload;
 use crate::{
-    args::{CompareArgs, PoolArgs, Spacing},
+    args::{CompareArgs, PoolArgs, Spacing, Switch},
     outcome::{Failed, Outcome, say},
     profile::profile,
 };
@@ -127,6 +127,7 @@ fn scenario(args: &CompareArgs) -> Result<Scenario, Vec<String>> {
     scenario.gateways = args.pool.gateways.unwrap_or(scenario.gateways);
     scenario.scrape_interval = args.pool.scrape_interval.unwrap_or(scenario.scrape_interval);
     scenario.scrapes_in_step = args.pool.scrapes_in_step;
+    scenario.flow_control.late_binding = args.pool.late_binding.map(Switch::is_on);
     scenario.network_delay = args.pool.network_delay.unwrap_or(scenario.network_delay);
     if scenario.scrape_interval < Duration::from_millis(1) {
         problems.push("--scrape-interval: expected at least 1ms".to_owned());
@@ -186,6 +187,8 @@ fn own(trace: &str, args: &CompareArgs) -> Result<Scenario, Vec<String>> {
         scrapes_in_step: false,
         network_delay: NETWORK_DELAY,
         faults: Vec::new(),
+        flow_control: FlowControl::default(),
+        classes: Vec::new(),
         requests,
     })
 }

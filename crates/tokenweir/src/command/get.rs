@@ -133,7 +133,8 @@ fn row(object: &Value) -> [String; 5] {
 /// Conditions in whichever shape the object's version has them.
 fn conditions(object: &Value) -> Vec<Value> {
     let status = &object["status"];
-    let parents = ["parents", "parent"].into_iter().find_map(|key| status[key].as_array());
+    let parents =
+        ["parents", "parent", "ancestors"].into_iter().find_map(|key| status[key].as_array());
     let of_parents = parents.map(|parents| {
         parents.iter().filter_map(|parent| parent["conditions"].as_array()).flatten().cloned()
     });
