@@ -364,9 +364,9 @@ fn mean_ttft(rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
     let config = WorldConfig {
         gateways: 1,
         pace: Pace::Poisson(rate),
-        warmup: 300,
+        warmup: 1_000,
         classes: classes.iter().map(class).collect(),
-        ..world(3, 1.0, 3_000)
+        ..world(3, 1.0, 12_000)
     };
     let figures = finish(&config, Placement::Policy(Policy::Predicted));
     figures.ttft.mean().unwrap()
