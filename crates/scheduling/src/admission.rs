@@ -11,12 +11,10 @@ pub const LOOKED_AT_MAX: usize = 64;
 const OVERTAKEN_MAX: u32 = 16;
 /// Flows told apart in one priority; further ones share the place of flow 0.
 const FLOWS_MAX: usize = 256;
-/// Time in which what a flow has had fades to a third.
+/// Time in which what a flow has had fades to a third. One that had nothing in it is not there any more.
 const RECENT: Duration = Duration::from_secs(30);
 /// A flow has too much if it has had so many times the mean of all flows lately.
 const OVER_SHARE: f64 = 1.1;
-/// Tokens lately had below which a flow is not there any more.
-const USED_MIN: f64 = 1.0;
 /// The shortest and the longest wait that a client is advised before it asks again.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
@@ -167,12 +165,14 @@ impl<T> AdmissionQueue<T> {
     /// When a request may go: it leaves room for others that matter more, or have had less, and may come.
     pub fn admission(&self, entry: &Entry, now: Duration) -> Admission {
         let priority = Reverse(entry.priority);
-        let above = self.bands.range(..priority).any(|(_, band)| band.used(now) >= USED_MIN);
+        let above = self.bands.range(..priority).any(|(_, band)| band.is_active(now));
         let own = self.bands.get(&priority);
         let too_much = own.is_some_and(|band| band.is_over_share(entry.flow, now));
         match entry.priority {
             ..0 if above => Admission::WhenUnnoticed,
-            _ if entry.priority < 0 || above || too_much => Admission::WhenSpare,
+            // It is refused where others wait; as long as nobody matters more, it need not be sooner.
+            ..0 => Admission::WhenFree,
+            _ if above || too_much => Admission::WhenSpare,
             _ => Admission::WhenFree,
         }
     }
@@ -292,16 +292,16 @@ impl<T> Band<T> {
         })
     }
 
-    /// Tokens that all flows have had lately.
-    fn used(&self, now: Duration) -> f64 {
-        self.flows.values().map(|flow| flow.used(now)).sum()
+    /// Whether some flow was here lately.
+    fn is_active(&self, now: Duration) -> bool {
+        self.flows.values().any(|flow| flow.is_active(now))
     }
 
     fn is_over_share(&self, flow: u64, now: Duration) -> bool {
         let own = self.flows.get(&flow).map_or(0.0, |flow| flow.used(now));
         let (mut sum, mut count) = (0.0, 0.0);
-        for used in self.flows.values().map(|flow| flow.used(now)).filter(|u| *u >= USED_MIN) {
-            sum += used;
+        for flow in self.flows.values().filter(|flow| flow.is_active(now)) {
+            sum += flow.used(now);
             count += 1.0;
         }
         count > 1.0 && own > OVER_SHARE * sum / count
@@ -340,6 +340,10 @@ impl<T> Band<T> {
 }
 
 impl<T> Flow<T> {
+    fn is_active(&self, now: Duration) -> bool {
+        self.used > 0.0 && now.saturating_sub(self.at) <= RECENT
+    }
+
     fn used(&self, now: Duration) -> f64 {
         let age = now.saturating_sub(self.at).as_secs_f64() / RECENT.as_secs_f64();
         self.used * (-age).exp()

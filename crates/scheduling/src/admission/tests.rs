@@ -150,7 +150,7 @@ fn who_has_had_too_much_or_matters_less_spares_room_for_others() {
     let spares = |queue: &AdmissionQueue<String>, request: &str, now| {
         queue.admission(&parse(request), now) == Admission::WhenSpare
     };
-    assert!(spares(&queue, "a-1", NOW) && !spares(&queue, "a0", NOW));
+    assert!(!spares(&queue, "a-1", NOW) && !spares(&queue, "a0", NOW));
     for _ in 0..10 {
         queue.passed(&parse("a0"), NOW);
     }
