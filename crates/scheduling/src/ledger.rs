@@ -369,7 +369,8 @@ impl Ledger {
                         account.places(unshared + output, self.pinned_tokens(*slot), true, now)
                     }
                 },
-                untried: account.is_untried(now),
+                // As long as no endpoint has shown anything, none is behind the others.
+                untried: common.speeds.known && account.is_untried(now),
                 ..account.candidate(speed)
             }
         };

@@ -71,9 +71,9 @@ impl SpeedEstimate {
         self.computed.add(own);
     }
 
-    /// Nothing was heard for so long that it may have changed.
+    /// Nothing was heard yet, or for so long that it may have changed.
     pub(crate) fn is_stale(&self, now: Duration) -> bool {
-        self.heard.is_some_and(|heard| now.saturating_sub(heard) > FRESH)
+        self.heard.is_none_or(|heard| now.saturating_sub(heard) > FRESH)
     }
 
     /// Seconds a token of prompt takes.
@@ -131,6 +131,8 @@ pub(crate) struct PoolSpeed {
     context: f64,
     seconds: f64,
     share: f64,
+    /// Some endpoint has shown its steps.
+    pub(crate) known: bool,
 }
 
 impl PoolSpeed {
@@ -157,7 +159,7 @@ impl PoolSpeed {
             let (context, share) = (1.0, CONTEXT_TOKEN_SECONDS / STEP_SECONDS);
             let step = Common { mean: 1.0, variance: 0.0 };
             let prefill = prefill.unwrap_or(Common { mean: PREFILL_TOKEN_SECONDS, variance: 0.0 });
-            return Self { prefill, step, context, seconds: STEP_SECONDS, share };
+            return Self { prefill, step, context, seconds: STEP_SECONDS, share, known: false };
         }
         let told = variance > n * SPREAD_MIN * SPREAD_MIN;
         let share = if told { covariance / variance } else { CONTEXT_SHARE };
@@ -168,6 +170,7 @@ impl PoolSpeed {
             seconds: seconds / n,
             // A step cannot become shorter by context, nor consist of it alone.
             share: share.clamp(0.0, CONTEXT_SHARE_MAX),
+            known: true,
         };
         let ratios = endpoints.filter_map(|endpoint| {
             let (x, t) = (endpoint.x.get()?, endpoint.t.get()?);

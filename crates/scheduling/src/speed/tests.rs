@@ -121,6 +121,7 @@ fn gaps_in_which_a_prompt_was_computed_are_left_out() {
 fn old_samples_count_for_little_once_new_ones_come() {
     let mut estimate = stepping(0.08, 0.0, [1.0, 1.0]);
     let later = 120 + u64::try_from(FRESH.as_millis() / GAP_EVERY.as_millis()).unwrap() + 1;
+    assert!(SpeedEstimate::default().is_stale(Duration::ZERO), "nothing was heard at all");
     assert!(!estimate.is_stale(GAP_EVERY * 120));
     assert!(estimate.is_stale(GAP_EVERY * u32::try_from(later).unwrap()));
     steps(&mut estimate, later, 0.02, 0.0, [1.0, 1.0]);
