@@ -63,7 +63,7 @@ fn decision(record: &DecisionRecord) -> DecisionJson {
 }
 
 fn candidate((endpoint, cost): &(EndpointId, Cost)) -> CandidateJson {
-    let terms = cost.0.iter().map(|term| (term.name, term.value)).collect();
+    let terms = cost.terms().map(|term| (term.name, term.value)).collect();
     CandidateJson { endpoint: endpoint.to_string(), cost: cost.total(), terms }
 }
 

@@ -29,8 +29,6 @@ use crate::{
 
 /// Decisions kept for explanation.
 const DECISIONS_MAX: usize = 1_000;
-/// Candidates kept of one decision; those after the cheapest ones of a large pool are left out.
-const DECISION_CANDIDATES_MAX: usize = 32;
 
 /// Places requests. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -99,7 +97,7 @@ pub struct DecisionRecord {
     pub endpoint: EndpointId,
     /// What the costs are in; those of most policies are plain numbers.
     pub cost_unit: Option<&'static str>,
-    /// Cheapest first.
+    /// Cheapest first; of a large pool the cheapest [`scheduling::COSTS_MAX`].
     pub candidates: Vec<(EndpointId, Cost)>,
 }
 
@@ -177,7 +175,7 @@ impl EndpointPicker {
         let prompt = Prompt::read(asked, name, priority, pool.policy());
         let placed = pool.place(prompt, asked.body.len() as u64, monotonic())?;
         let took = started.elapsed();
-        let picked = match placed {
+        let mut picked = match placed {
             Placed::Picked(picked) => *picked,
             Placed::Waits(wait) => {
                 let waited = wait.picked().await;
@@ -194,7 +192,7 @@ impl EndpointPicker {
             record.model_known = target.known;
             record.target_model = target.rewrite.as_deref().map(str::to_owned);
             self.0.metrics.picked(&picked, record, took);
-            let decision = self.0.remember(&routed.pool, &picked, record);
+            let decision = self.0.remember(&routed.pool, &mut picked, record);
             record.decision = record.explain.then_some(decision);
         }
         let Picked { claim, mut others, .. } = picked;
@@ -348,14 +346,9 @@ impl Shared {
     fn remember(
         &self,
         pool: &PoolKey,
-        picked: &Picked,
+        picked: &mut Picked,
         request: &RequestRecord,
     ) -> Arc<DecisionRecord> {
-        let id = |endpoint: &Endpoint| endpoint.spec.id.clone();
-        let mut candidates: Vec<(EndpointId, Cost)> =
-            picked.considered.iter().map(|(e, cost)| (id(e), cost.clone())).collect();
-        candidates.sort_by(|a, b| a.1.total().total_cmp(&b.1.total()));
-        candidates.truncate(DECISION_CANDIDATES_MAX);
         let record = DecisionRecord {
             time: wall_clock(),
             request_id: request.request_id.clone(),
@@ -364,9 +357,9 @@ impl Shared {
             policy: picked.policy.name(),
             reason: picked.reason.name(),
             queue: request.queue,
-            endpoint: id(&picked.claim.endpoint),
+            endpoint: picked.claim.endpoint.spec.id.clone(),
             cost_unit: picked.policy.cost_unit(),
-            candidates,
+            candidates: std::mem::take(&mut picked.considered),
         };
         let record = Arc::new(record);
         let mut decisions = self.decisions.lock();

@@ -10,8 +10,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use scheduling::{
-    Admission, Chance, Cost, Decision, Entry, FlowControl, InferenceRequest, OutlierDetection,
-    Policy, Reason, Signals, Slot, Unschedulable,
+    Admission, Chance, Cost, Decision, EndpointId, Entry, FlowControl, InferenceRequest,
+    OutlierDetection, Policy, Reason, Signals, Slot, Unschedulable,
 };
 use smallvec::SmallVec;
 
@@ -80,7 +80,8 @@ pub(crate) struct Picked {
     pub(crate) others: Chosen,
     pub(crate) policy: Policy,
     pub(crate) reason: Reason,
-    pub(crate) considered: Vec<(Arc<Endpoint>, Cost)>,
+    /// The cheapest candidates, cheapest first.
+    pub(crate) considered: Vec<(EndpointId, Cost)>,
 }
 
 impl Pool {
@@ -150,14 +151,12 @@ impl Pool {
         let policy = snapshot.policy;
         let rule = &snapshot.outlier_detection;
         let picked = self.ledger.lock().pick(policy, request, &slots, rule, now, chance);
-        let (Decision { choices, reason, costs, left_out }, charge) = picked?;
+        let (Decision { choices, reason, costs, .. }, charge) = picked?;
         let mut chosen = choices.iter().map(|&index| Arc::clone(&usable[index].endpoint));
         let claim = Claim::new(chosen.next().ok_or(Unschedulable::NoEndpoints)?, charge);
         let others = chosen.collect();
-        let is_candidate = |index: &usize| left_out.binary_search(index).is_err();
-        let candidates = (0..usable.len()).filter(is_candidate);
-        let endpoints = candidates.map(|index| Arc::clone(&usable[index].endpoint));
-        let considered = endpoints.zip(costs).collect();
+        let id = |index: usize| usable[index].endpoint.spec.id.clone();
+        let considered = costs.into_iter().map(|(index, cost)| (id(index), cost)).collect();
         Ok(Picked { claim, others, policy, reason, considered })
     }
 

@@ -51,7 +51,7 @@ struct Terms<'a>(&'a Cost);
 
 impl Serialize for Terms<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.0.iter().map(|term| (term.name, rounded(term.value))))
+        serializer.collect_map(self.0.terms().map(|term| (term.name, rounded(term.value))))
     }
 }
 

@@ -4,6 +4,8 @@ use smallvec::SmallVec;
 
 /// How many endpoints a decision names at most: the choice, and where to go should it fail.
 pub const CHOICES_MAX: usize = 3;
+/// Candidates whose costs a decision tells; of a large pool, the cheapest.
+pub const COSTS_MAX: usize = 32;
 
 /// Indices into the candidates, best first.
 pub type Choices = SmallVec<[usize; CHOICES_MAX]>;
@@ -50,16 +52,30 @@ pub struct Term {
 
 /// What choosing a candidate would cost, term by term. Costs are summed without weights.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Cost(pub SmallVec<[Term; 7]>);
+pub struct Cost {
+    names: &'static [&'static str],
+    values: SmallVec<[f64; 8]>,
+}
 
 impl Cost {
-    pub fn of(terms: impl IntoIterator<Item = (&'static str, f64)>) -> Self {
-        Self(terms.into_iter().map(|(name, value)| Term { name, value }).collect())
+    /// The terms of these names, one value each.
+    pub fn of(names: &'static [&'static str], values: &[f64]) -> Self {
+        debug_assert_eq!(names.len(), values.len(), "a term without a name, or the reverse");
+        Self { names, values: SmallVec::from_slice(values) }
+    }
+
+    pub fn terms(&self) -> impl Iterator<Item = Term> {
+        self.names.iter().zip(&self.values).map(|(&name, &value)| Term { name, value })
     }
 
     pub fn total(&self) -> f64 {
-        self.0.iter().map(|term| term.value).sum()
+        total(&self.values)
     }
+}
+
+/// The sum of a cost's terms.
+pub(crate) fn total(terms: &[f64]) -> f64 {
+    terms.iter().sum()
 }
 
 /// Where to send a request.
@@ -68,8 +84,8 @@ pub struct Decision {
     /// At least one, best first.
     pub choices: Choices,
     pub reason: Reason,
-    /// The cost of every candidate, in the candidates' order.
-    pub costs: Vec<Cost>,
+    /// The costs of the cheapest candidates with their indices, cheapest first; at most [`COSTS_MAX`].
+    pub costs: Vec<(usize, Cost)>,
     /// Indices of those that were no candidates, since they are in trouble or just beginning; ascending. They have no cost.
     pub left_out: Vec<usize>,
 }

@@ -29,7 +29,7 @@ pub use admission::{AdmissionQueue, Entry, FlowControl, LOOKED_AT_MAX, Ticket};
 pub use breaker::{Outcome, OutlierDetection};
 pub use candidate::{AdapterFit, Candidate, Load, Speed};
 pub use chance::Chance;
-pub use decision::{CHOICES_MAX, Choices, Cost, Decision, Reason, Term};
+pub use decision::{CHOICES_MAX, COSTS_MAX, Choices, Cost, Decision, Reason, Term};
 pub use endpoint::EndpointId;
 pub use ledger::{Claim, Ending, Ledger, ScrapeMark, Slot, Trouble};
 pub use policy::{Policy, UnknownPolicy};

@@ -1,18 +1,19 @@
 //! Candidates in, decision out.
 
-use std::{cmp::Ordering, time::Duration};
+use std::time::Duration;
 
-use smallvec::SmallVec;
+use ranking::{Ranked, dice, rank};
 
 use crate::{
-    AdapterFit, CHOICES_MAX, Candidate, Chance, Choices, Cost, Decision, InferenceRequest, Policy,
-    Reason, signals::SIGNAL_AGE_MAX,
+    AdapterFit, Candidate, Chance, Decision, InferenceRequest, Policy, Reason,
+    signals::SIGNAL_AGE_MAX,
 };
 
 mod gie;
 mod lora_chain;
 mod predicted;
 mod prefix_hash;
+mod ranking;
 
 /// Why nothing can be chosen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -41,21 +42,19 @@ pub fn schedule(
     if candidates.is_empty() {
         return Err(Unschedulable::NoEndpoints);
     }
-    let (costs, reason) = match policy {
-        Policy::Predicted => (predicted::costs(candidates), Reason::Load),
-        Policy::RoundRobin => (turn_costs(candidates.len(), chance.turn), Reason::Turn),
-        Policy::Random => (vec![Cost::default(); candidates.len()], Reason::Random),
-        Policy::LeastRequest => (in_flight_costs(candidates), Reason::Load),
-        Policy::QueueKv => queue_kv_costs(candidates, now, |_| 0),
-        Policy::QueueKvLocal => queue_kv_costs(candidates, now, |c| c.sent_since_scrape),
-        Policy::PrefixHash => prefix_hash::costs(candidates),
-        Policy::GieDefault => (gie::costs(request, candidates, now), Reason::Load),
-        Policy::LoraChain => lora_chain::costs(request, candidates, now)?,
+    let len = candidates.len();
+    let (ranked, reason) = match policy {
+        Policy::Predicted => (predicted::rank(candidates, &mut chance), Reason::Load),
+        Policy::RoundRobin => (by_turn(len, &mut chance), Reason::Turn),
+        Policy::Random => (rank(len, &[], |_| [], dice(&mut chance)), Reason::Random),
+        Policy::LeastRequest => (by_in_flight(candidates, &mut chance), Reason::Load),
+        Policy::QueueKv => by_queue_kv(candidates, now, |_| 0, &mut chance),
+        Policy::QueueKvLocal => by_queue_kv(candidates, now, |c| c.sent_since_scrape, &mut chance),
+        Policy::PrefixHash => (prefix_hash::rank(candidates, &mut chance), Reason::Prefix),
+        Policy::GieDefault => (gie::rank(request, candidates, now, &mut chance), Reason::Load),
+        Policy::LoraChain => lora_chain::rank(request, candidates, now, &mut chance)?,
     };
-    let choices = match policy {
-        Policy::Predicted => predicted::choices(candidates, &costs, &mut chance),
-        _ => cheapest(&costs, &mut chance),
-    };
+    let Ranked { choices, costs } = ranked;
     let reason = match policy {
         _ if candidates.len() == 1 => Reason::Only,
         Policy::Predicted | Policy::GieDefault => advantage(candidates, choices[0]),
@@ -78,34 +77,36 @@ fn advantage(candidates: &[Candidate<'_>], chosen: usize) -> Reason {
     }
 }
 
-/// The distance of each candidate from the one whose turn it is.
-fn turn_costs(len: usize, turn: u64) -> Vec<Cost> {
-    let first = usize::try_from(turn % len as u64).unwrap_or(0);
-    (0..len).map(|index| Cost::of([("turn", count((index + len - first) % len))])).collect()
+/// By the distance from the one whose turn it is.
+fn by_turn(len: usize, chance: &mut Chance) -> Ranked {
+    let first = usize::try_from(chance.turn % len as u64).unwrap_or(0);
+    rank(len, &["turn"], |index| [count((index + len - first) % len)], dice(chance))
 }
 
-fn in_flight_costs(candidates: &[Candidate<'_>]) -> Vec<Cost> {
-    candidates.iter().map(|c| Cost::of([("in_flight", f64::from(c.in_flight))])).collect()
+fn by_in_flight(candidates: &[Candidate<'_>], chance: &mut Chance) -> Ranked {
+    let terms = |index: usize| [f64::from(candidates[index].in_flight)];
+    rank(candidates.len(), &["in_flight"], terms, dice(chance))
 }
 
 /// Queue depth, scaled to 0..1 between the shortest and the longest queue, plus KV use.
 ///
 /// A candidate whose signal is unknown takes the mean of those that are known: neither attractive
 /// nor shunned. Where nobody's queue is known, own counts decide.
-fn queue_kv_costs(
+fn by_queue_kv(
     candidates: &[Candidate<'_>],
     now: Duration,
     unseen: impl Fn(&Candidate<'_>) -> u32,
-) -> (Vec<Cost>, Reason) {
+    chance: &mut Chance,
+) -> (Ranked, Reason) {
     let queues = filled(candidates, |c| Some(waiting(c, now)? + f64::from(unseen(c))));
-    let Some(queues) = queues else { return (in_flight_costs(candidates), Reason::Fallback) };
+    let Some(queues) = queues else {
+        return (by_in_flight(candidates, chance), Reason::Fallback);
+    };
+    let queue = scaled(&queues);
     let usages =
         filled(candidates, |c| kv_usage(c, now)).unwrap_or_else(|| vec![0.0; candidates.len()]);
-    let costs = scaled(&queues)
-        .zip(&usages)
-        .map(|(queue, &usage)| Cost::of([("queue", queue), ("kv", usage)]))
-        .collect();
-    (costs, Reason::Load)
+    let terms = |index: usize| [queue(queues[index]), usages[index]];
+    (rank(candidates.len(), &["queue", "kv"], terms, dice(chance)), Reason::Load)
 }
 
 /// Requests in the endpoint's queue, if that was heard lately.
@@ -118,11 +119,11 @@ fn kv_usage(candidate: &Candidate<'_>, now: Duration) -> Option<f64> {
     candidate.signals.kv_usage?.fresh(now, SIGNAL_AGE_MAX)
 }
 
-/// Each value's place between the least, 0, and the greatest, 1; 0 for all if all are equal.
-fn scaled(values: &[f64]) -> impl Iterator<Item = f64> {
+/// Tells a value's place between the least, 0, and the greatest, 1; 0 for all if all are equal.
+fn scaled(values: &[f64]) -> impl Fn(f64) -> f64 + use<> {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let span = values.iter().copied().fold(f64::NEG_INFINITY, f64::max) - least;
-    values.iter().map(move |value| if span > 0.0 { (value - least) / span } else { 0.0 })
+    move |value| if span > 0.0 { (value - least) / span } else { 0.0 }
 }
 
 /// One value a candidate, the unknown ones filled by the mean of the known; `None` if all are
@@ -138,23 +139,6 @@ fn filled(
     }
     let mean = known.iter().sum::<f64>() / count(known.len());
     Some(values.into_iter().map(|value| value.unwrap_or(mean)).collect())
-}
-
-/// The few cheapest, best first, in one pass; equals in random order.
-fn cheapest(costs: &[Cost], chance: &mut Chance) -> Choices {
-    let mut best: SmallVec<[(f64, u64, usize); CHOICES_MAX]> = SmallVec::new();
-    for (index, cost) in costs.iter().enumerate() {
-        let entry = (cost.total(), chance.next(), index);
-        let before = |other: &(f64, u64, usize)| {
-            entry.0.total_cmp(&other.0).then(entry.1.cmp(&other.1)) == Ordering::Less
-        };
-        let place = best.iter().position(before).unwrap_or(best.len());
-        if place < CHOICES_MAX {
-            best.truncate(CHOICES_MAX - 1);
-            best.insert(place.min(best.len()), entry);
-        }
-    }
-    best.into_iter().map(|(_, _, index)| index).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of endpoints are far below 2^52")]

@@ -559,7 +559,7 @@ fn a_decision_is_kept_with_the_costs_behind_it() {
     assert_eq!((decision.request_id.as_str(), decision.pool.clone()), ("one", key("p")));
     let costs: Vec<(&str, Cost)> =
         decision.candidates.iter().map(|(id, cost)| (id.as_str(), cost.clone())).collect();
-    let cost = |queue, kv| Cost::of([("queue", queue), ("kv", kv)]);
+    let cost = |queue, kv| Cost::of(&["queue", "kv"], &[queue, kv]);
     assert_eq!(costs, [("b", cost(0.0, 0.25)), ("a", cost(1.0, 0.5))]);
 }
 
@@ -570,7 +570,7 @@ fn a_decision_in_a_large_pool_keeps_the_cheapest_candidates() {
     drop(gateway.pick().unwrap());
     let candidates = gateway.picker.view().decisions().remove(0).candidates.clone();
     let kept: Vec<&str> = candidates.iter().map(|(id, _)| id.as_str()).collect();
-    assert_eq!(kept, names[..DECISION_CANDIDATES_MAX]);
+    assert_eq!(kept, names[..scheduling::COSTS_MAX]);
 }
 
 #[test]

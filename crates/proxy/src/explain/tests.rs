@@ -24,15 +24,10 @@ fn decision(candidates: Vec<(EndpointId, Cost)>) -> DecisionRecord {
 }
 
 fn candidate(endpoint: &str) -> (EndpointId, Cost) {
-    let terms = [
-        ("kv_wait", 1e-119),
-        ("prefill_ahead", 0.123_456_789),
-        ("prefill", 0.25),
-        ("adapter", 0.820_278_752_011),
-        ("decode", 3.281_115_008_046),
-        ("stall", 0.008_441_172_303),
-    ];
-    (EndpointId::new(endpoint), Cost::of(terms))
+    let names = &["kv_wait", "prefill_ahead", "prefill", "adapter", "decode", "stall"];
+    let values =
+        [1e-119, 0.123_456_789, 0.25, 0.820_278_752_011, 3.281_115_008_046, 0.008_441_172_303];
+    (EndpointId::new(endpoint), Cost::of(names, &values))
 }
 
 fn told(decision: &DecisionRecord) -> (usize, Value) {
@@ -58,7 +53,7 @@ fn a_decision_is_told_in_one_line_of_json() {
 
 #[test]
 fn what_is_not_known_or_has_no_unit_is_left_out() {
-    let cost = (EndpointId::new("a:1"), Cost::of([("turn", f64::INFINITY)]));
+    let cost = (EndpointId::new("a:1"), Cost::of(&["turn"], &[f64::INFINITY]));
     let decision = DecisionRecord { queue: None, cost_unit: None, ..decision(vec![cost]) };
     let expected = json!({
         "policy": "predicted", "reason": "prefix", "endpoint": "10.0.0.1:8000",

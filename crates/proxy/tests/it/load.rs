@@ -26,8 +26,8 @@ fn listening_to(endpoint: SocketAddr) -> Setting {
 /// The KV use on which the latest decision went; none if the endpoint had not told.
 fn kv_usage_seen(setting: &Setting) -> Option<f64> {
     let decision = setting.view.decisions().remove(0);
-    let terms = &decision.candidates[0].1.0;
-    terms.iter().find(|term| term.name == "kv").map(|term| term.value)
+    let mut terms = decision.candidates[0].1.terms();
+    terms.find(|term| term.name == "kv").map(|term| term.value)
 }
 
 async fn complete(setting: &Setting, headers: &str) -> Reply {

@@ -28,6 +28,9 @@ impl Screened<'_> {
         for choice in &mut decision.choices {
             *choice = place(kept.map_or(*choice, |kept| kept[*choice]));
         }
+        for (index, _) in &mut decision.costs {
+            *index = place(kept.map_or(*index, |kept| kept[*index]));
+        }
         if let Some(kept) = kept {
             let lost = (0..self.slots.len()).filter(|index| kept.binary_search(index).is_err());
             let lost: Indices = lost.map(place).collect();

@@ -72,7 +72,8 @@ impl Pool {
 
     fn term(&mut self, request: &InferenceRequest<'_>, index: usize, name: &str) -> f64 {
         let decision = self.look(Policy::Predicted, request, 0);
-        decision.costs[index].0.iter().find(|term| term.name == name).unwrap().value
+        let (_, cost) = decision.costs.iter().find(|(at, _)| *at == index).unwrap();
+        cost.terms().find(|term| term.name == name).unwrap().value
     }
 }
 

@@ -5,31 +5,33 @@
 
 use std::time::Duration;
 
-use super::{filled, kv_usage, scaled, waiting};
-use crate::{Candidate, Cost, InferenceRequest};
+use super::{Ranked, dice, filled, kv_usage, rank as ranked, scaled, waiting};
+use crate::{Candidate, Chance, InferenceRequest};
 
 const QUEUE_WEIGHT: f64 = 2.0;
 const KV_WEIGHT: f64 = 2.0;
 const PREFIX_WEIGHT: f64 = 3.0;
 
-pub(super) fn costs(
+pub(super) fn rank(
     request: &InferenceRequest<'_>,
     candidates: &[Candidate<'_>],
     now: Duration,
-) -> Vec<Cost> {
+    chance: &mut Chance,
+) -> Ranked {
     let unknown = || vec![0.0; candidates.len()];
     let queues = filled(candidates, |c| waiting(c, now)).unwrap_or_else(unknown);
     let usages = filled(candidates, |c| kv_usage(c, now)).unwrap_or_else(unknown);
     let blocks = f64::from(u32::try_from(request.blocks.len()).unwrap_or(u32::MAX)).max(1.0);
-    let costs = scaled(&queues).zip(&usages).zip(candidates).map(|((queue, usage), candidate)| {
-        let matched = f64::from(candidate.cached_blocks) / blocks;
-        Cost::of([
-            ("queue", QUEUE_WEIGHT * queue),
-            ("kv", KV_WEIGHT * usage),
-            ("prefix", PREFIX_WEIGHT * (1.0 - matched)),
-        ])
-    });
-    costs.collect()
+    let queue = scaled(&queues);
+    let terms = |index: usize| {
+        let matched = f64::from(candidates[index].cached_blocks) / blocks;
+        [
+            QUEUE_WEIGHT * queue(queues[index]),
+            KV_WEIGHT * usages[index],
+            PREFIX_WEIGHT * (1.0 - matched),
+        ]
+    };
+    ranked(candidates.len(), &["queue", "kv", "prefix"], terms, dice(chance))
 }
 
 #[cfg(test)]

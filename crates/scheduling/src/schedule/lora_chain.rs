@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{filled, kv_usage, waiting};
-use crate::{AdapterFit, Candidate, Cost, InferenceRequest, Reason, Unschedulable};
+use super::{Ranked, dice, filled, kv_usage, rank as ranked, waiting};
+use crate::{AdapterFit, Candidate, Chance, InferenceRequest, Reason, Unschedulable};
 
 /// Waiting requests from which on an endpoint's adapters do not matter any more.
 const LORA_QUEUE_MAX: f64 = 50.0;
@@ -28,11 +28,12 @@ struct Chain<'a> {
     wanted: bool,
 }
 
-pub(super) fn costs(
+pub(super) fn rank(
     request: &InferenceRequest<'_>,
     candidates: &[Candidate<'_>],
     now: Duration,
-) -> Result<(Vec<Cost>, Reason), Unschedulable> {
+    chance: &mut Chance,
+) -> Result<(Ranked, Reason), Unschedulable> {
     let unknown = || vec![0.0; candidates.len()];
     let chain = Chain {
         candidates,
@@ -45,11 +46,9 @@ pub(super) fn costs(
     let listed = |index: &usize| chain.wanted && candidates[*index].adapter_listed;
     let reason = if kept.iter().all(listed) { Reason::Adapter } else { Reason::Load };
     // What the chain keeps comes first; should all of it fail, the least used of the others.
-    let cost = |index: usize| {
-        let out = if kept.contains(&index) { 0.0 } else { 1.0 + chain.usages[index] };
-        Cost::of([("filtered_out", out)])
-    };
-    Ok(((0..candidates.len()).map(cost).collect(), reason))
+    let terms =
+        |index: usize| [if kept.contains(&index) { 0.0 } else { 1.0 + chain.usages[index] }];
+    Ok((ranked(candidates.len(), &["filtered_out"], terms, dice(chance)), reason))
 }
 
 impl Chain<'_> {

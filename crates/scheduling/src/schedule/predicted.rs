@@ -1,9 +1,8 @@
 //! `predicted`: the seconds until a request would have its last token, and what its prompt costs the others, summed
 //! without weights.
 
-use smallvec::SmallVec;
-
-use crate::{AdapterFit, CHOICES_MAX, Candidate, Chance, Choices, Cost, Load};
+use super::ranking::{self, Ranked, Totals};
+use crate::{AdapterFit, Candidate, Chance, Choices, Load};
 
 /// Candidates so close to the best are as good, and chance chooses: predictions are not better than that, and gateways
 /// that see the same numbers must not all do the same.
@@ -14,12 +13,17 @@ const TRIAL_EACH: usize = 32;
 /// Time to bring an adapter into a free slot; vLLM copies some tens of megabytes.
 const ADAPTER_SWAP_SECONDS: f64 = 0.03;
 
-pub(super) fn costs(candidates: &[Candidate<'_>]) -> Vec<Cost> {
+/// The terms of a [cost](cost), in seconds.
+const TERMS: [&str; 7] =
+    ["kv_wait", "prefill_ahead", "prefill", "adapter", "decode", "crowding", "stall"];
+
+pub(super) fn rank(candidates: &[Candidate<'_>], chance: &mut Chance) -> Ranked {
     let pool = PoolLoad::of(candidates);
-    candidates.iter().map(|candidate| cost(candidate, &pool)).collect()
+    let terms = |index: usize| cost(&candidates[index], &pool);
+    ranking::rank(candidates.len(), &TERMS, terms, |totals| choices(candidates, totals, chance))
 }
 
-fn cost(candidate: &Candidate<'_>, pool: &PoolLoad) -> Cost {
+fn cost(candidate: &Candidate<'_>, pool: &PoolLoad) -> [f64; TERMS.len()] {
     let Candidate { load, speed, .. } = candidate;
     let uncached = candidate.uncached_tokens;
     let decode = speed.output_tokens * step(candidate);
@@ -37,18 +41,18 @@ fn cost(candidate: &Candidate<'_>, pool: &PoolLoad) -> Cost {
         // It waits itself, while requests of the adapters in the slots go on passing it.
         AdapterFit::Full => ADAPTER_SWAP_SECONDS + candidate.adapter_pressure * decode,
     };
-    Cost::of([
-        ("kv_wait", kv_wait(need, decode, candidate)),
-        ("prefill_ahead", load.prefill_tokens * speed.prefill_token_seconds),
-        ("prefill", uncached * speed.prefill_token_seconds),
-        ("adapter", adapter),
+    [
+        kv_wait(need, decode, candidate),
+        load.prefill_tokens * speed.prefill_token_seconds,
+        uncached * speed.prefill_token_seconds,
+        adapter,
         // Its own answer, a step a token.
-        ("decode", decode),
+        decode,
         // KV room that it takes and others have to wait for: the likelier, the fuller both this endpoint and the pool are.
-        ("crowding", pool.in_flight * room * (own * pool.taken).powi(2)),
+        pool.in_flight * room * (own * pool.taken).powi(2),
         // While a prompt is computed, nobody else on the machine gets a token.
-        ("stall", pool.in_flight * uncached * speed.prefill_token_seconds),
-    ])
+        pool.in_flight * uncached * speed.prefill_token_seconds,
+    ]
 }
 
 /// Seconds of a step with all the context that is there and on its way.
@@ -117,29 +121,18 @@ fn expected_excess(mean: f64, deviation: f64) -> f64 {
 ///
 /// Now and then an endpoint that was not tried for long goes first: what was learned of it may have been noise, or may be
 /// past, and who gets nothing teaches nothing.
-pub(super) fn choices(
-    candidates: &[Candidate<'_>],
-    costs: &[Cost],
-    chance: &mut Chance,
-) -> Choices {
-    let mut order: SmallVec<[(f64, usize); 16]> =
-        costs.iter().enumerate().map(|(index, cost)| (cost.total(), index)).collect();
-    let least = order.iter().map(|(total, _)| *total).fold(f64::INFINITY, f64::min);
+fn choices(candidates: &[Candidate<'_>], totals: &Totals, chance: &mut Chance) -> Choices {
+    let least = totals.all.iter().copied().fold(f64::INFINITY, f64::min);
     let band = least + (least * BAND_SHARE).max(BAND_SECONDS);
-    let within = order.iter().filter(|(total, _)| *total <= band).count();
+    let within = totals.all.iter().filter(|total| **total <= band).count();
     let drawn = chance.below(within);
     let trial = candidates.iter().position(|candidate| candidate.untried);
     let trial = trial.filter(|_| chance.below(TRIAL_EACH) == 0);
-    let best = order.iter().filter(|(total, _)| *total <= band).nth(drawn).map(|(_, index)| *index);
-    let first = trial.or(best);
-    let count = CHOICES_MAX.min(order.len());
-    if order.len() > CHOICES_MAX {
-        order.select_nth_unstable_by(CHOICES_MAX, |a, b| a.0.total_cmp(&b.0));
-        order.truncate(CHOICES_MAX + 1);
-    }
-    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let rest = order.iter().map(|(_, index)| *index).filter(|index| Some(*index) != first);
-    first.into_iter().chain(rest).take(count).collect()
+    let best = || {
+        let within = totals.all.iter().enumerate().filter(|(_, total)| **total <= band);
+        within.map(|(index, _)| index).nth(drawn)
+    };
+    totals.first_then_cheapest(trial.or_else(best))
 }
 
 #[cfg(test)]

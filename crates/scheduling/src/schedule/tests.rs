@@ -7,7 +7,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{AdapterFit, EndpointId, Load, Reading, Signals, Speed};
+use crate::{AdapterFit, CHOICES_MAX, EndpointId, Load, Reading, Signals, Speed};
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -138,7 +138,9 @@ pub(super) fn firsts(
     for seed in 0..64 {
         let decision = decide(policy, request, &parsed, Chance::new(0, seed))?;
         firsts.insert(parsed[decision.choices[0]].id.to_string());
-        costs = decision.costs.iter().map(Cost::total).collect();
+        let by_index: BTreeMap<usize, f64> =
+            decision.costs.iter().map(|(index, cost)| (*index, cost.total())).collect();
+        costs = by_index.into_values().collect();
     }
     Ok((firsts.into_iter().collect::<Vec<_>>().join(" "), costs))
 }
@@ -229,7 +231,9 @@ proptest! {
         distinct.sort_unstable();
         distinct.dedup();
         prop_assert_eq!(distinct.len(), decision.choices.len());
-        let total = |index: usize| decision.costs[index].total();
+        let costs: BTreeMap<usize, f64> =
+            decision.costs.iter().map(|(index, cost)| (*index, cost.total())).collect();
+        let total = |index: usize| costs[&index];
         for pair in decision.choices.windows(2) {
             prop_assert!(total(pair[0]) <= total(pair[1]));
         }
