@@ -312,12 +312,7 @@ impl Ledger {
     fn find_prefixes(&mut self, blocks: &[u64]) {
         self.cached.clear();
         self.cached.resize(self.accounts.len(), Match::default());
-        let cached = &mut self.cached;
-        self.prefixes.matches(blocks, |endpoint, found| {
-            if let Some(cached) = cached.get_mut(endpoint as usize) {
-                *cached = found;
-            }
-        });
+        self.prefixes.matches(blocks, &mut self.cached);
     }
 
     fn tokens_of(&self, prompt_bytes: u64) -> f64 {

@@ -2,15 +2,17 @@
 //!
 //! Blocks of requests in flight are pinned, and the others wait in a queue for their turn to be forgotten, as in vLLM's
 //! block pool. A request's blocks enter the queue together, the last one first, so that of one prompt the end is forgotten
-//! before the beginning. An endpoint that holds a block therefore holds every block before it, and how far a prompt is
-//! cached is found by halving instead of by walking along it.
+//! before the beginning. An endpoint that holds a block therefore holds every block before it.
+//!
+//! Blocks that have always been used together are one run, cut where prompts part. To find and note a prompt takes a few
+//! runs, however many blocks it has. Of all runs, an endpoint can have only the oldest in its queue in part.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-/// No node.
+/// No run, no entry.
 const NIL: u32 = u32::MAX;
 
 /// Keys are hashes already. The map is never iterated, so its order decides nothing.
@@ -33,28 +35,35 @@ impl Hasher for Identity {
     }
 }
 
-type Map<V> = HashMap<u64, V, BuildHasherDefault<Identity>>;
-
-/// One block on one endpoint: a link in the block's list of holders, and in the endpoint's queue unless it is pinned.
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    block: u64,
-    endpoint: u32,
-    /// The block before it on that endpoint.
+/// Blocks one after the other, and who holds them.
+#[derive(Debug)]
+struct Run {
+    blocks: Vec<u64>,
+    /// The run before it. Who holds this one, holds that one.
     parent: u32,
-    /// Requests in flight that use it.
-    pins: u32,
-    older: u32,
-    newer: u32,
-    previous: u32,
-    next: u32,
+    /// In the order of endpoints.
+    holders: SmallVec<[Holder; 1]>,
 }
 
-/// Who holds a block.
+/// An endpoint that holds the beginning of a run.
 #[derive(Clone, Copy, Debug)]
-struct Holders {
-    first: u32,
-    count: u32,
+struct Holder {
+    endpoint: u32,
+    /// Blocks held, one at the least; all, if it is pinned.
+    blocks: u32,
+    /// Requests in flight that use it.
+    pins: u32,
+    entry: u32,
+}
+
+/// One run on one endpoint, in the endpoint's queue unless it is pinned.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// None if nobody uses the entry.
+    run: u32,
+    endpoint: u32,
+    older: u32,
+    newer: u32,
 }
 
 /// One endpoint's blocks: those nobody uses in a queue, least recently used first.
@@ -88,6 +97,7 @@ pub(crate) struct Match {
 #[must_use = "blocks that stay pinned are never forgotten"]
 pub(crate) struct Pin {
     endpoint: u32,
+    /// The run with which the prompt ends.
     last: u32,
     epoch: u32,
 }
@@ -96,21 +106,41 @@ pub(crate) struct Pin {
 /// default.
 pub(crate) const CAPACITY_DEFAULT: usize = 31_250;
 
-/// The blocks of all endpoints. About 90 bytes a block and endpoint.
+/// The blocks of all endpoints. A block takes eight bytes, however many endpoints hold it; a run about a hundred, and for
+/// each of its holders thirty more.
 #[derive(Debug, Default)]
 pub(crate) struct PrefixIndex {
-    nodes: Vec<Node>,
-    unused: Vec<u32>,
-    holders: Map<Holders>,
-    /// By block and endpoint together.
-    places: Map<u32>,
+    runs: Vec<Run>,
+    unused_runs: Vec<u32>,
+    /// Runs by their first block.
+    by_first: HashMap<u64, u32, BuildHasherDefault<Identity>>,
+    entries: Vec<Entry>,
+    unused_entries: Vec<u32>,
     queues: Vec<Queue>,
 }
 
-fn place(block: u64, endpoint: u32) -> u64 {
-    (block ^ (u64::from(endpoint) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
-        .rotate_left(23)
-        .wrapping_mul(0xD134_2543_DE82_EF95)
+impl Run {
+    /// How many of its blocks `chain` begins with. Equal blocks mean that all before them are equal.
+    fn shared(&self, chain: &[u64]) -> usize {
+        let most = self.blocks.len().min(chain.len());
+        if self.blocks[most - 1] == chain[most - 1] {
+            return most;
+        }
+        let (mut equal, mut different) = (0, most - 1);
+        while equal < different {
+            let middle = usize::midpoint(equal, different);
+            if self.blocks[middle] == chain[middle] {
+                equal = middle + 1;
+            } else {
+                different = middle;
+            }
+        }
+        equal
+    }
+
+    fn holder(&self, endpoint: u32) -> Result<usize, usize> {
+        self.holders.binary_search_by_key(&endpoint, |holder| holder.endpoint)
+    }
 }
 
 impl PrefixIndex {
@@ -120,109 +150,62 @@ impl PrefixIndex {
         self.shrink(endpoint);
     }
 
-    /// Calls `found` with endpoints that hold the beginning of `chain`, how many of its blocks, and how many of these are
-    /// pinned; shorter matches first, the last call for an endpoint counts.
-    pub(crate) fn matches(&self, chain: &[u64], mut found: impl FnMut(u32, Match)) {
-        // (blocks held, by how many) at the ends of stretches over which the holders do not change.
-        let mut ends: SmallVec<[(usize, u32); 8]> = SmallVec::new();
-        let mut from = 0;
-        while from < chain.len() {
-            let count = self.count(chain[from]);
-            if count == 0 {
-                break;
+    /// Sets in `found`, which begins with zeros, for each endpoint how many blocks of `chain` it holds.
+    pub(crate) fn matches(&self, chain: &[u64], found: &mut [Match]) {
+        let (mut at, mut parent) = (0, NIL);
+        while let Some(index) = chain.get(at).and_then(|first| self.by_first.get(first)) {
+            let run = &self.runs[*index as usize];
+            if run.parent != parent {
+                return;
             }
-            let end = self.stretch(chain, from, count);
-            ends.push((end, count));
-            from = end;
-        }
-        for (end, _) in ends {
-            let cached = u32::try_from(end).unwrap_or(u32::MAX);
-            let mut node = self.holders.get(&chain[end - 1]).map_or(NIL, |holders| holders.first);
-            while node != NIL {
-                let Node { endpoint, next, .. } = self.nodes[node as usize];
-                found(endpoint, Match { cached, pinned: cached - self.idle_from(node) });
-                node = next;
+            let shared = run.shared(&chain[at..]);
+            for holder in &run.holders {
+                if let Some(found) = found.get_mut(holder.endpoint as usize) {
+                    found.cached = number(at) + holder.blocks.min(number(shared));
+                    found.pinned = if holder.pins > 0 { found.cached } else { found.pinned };
+                }
             }
-        }
-    }
-
-    /// Blocks up to the first pinned one, from this one back.
-    fn idle_from(&self, mut node: u32) -> u32 {
-        let mut idle = 0;
-        while node != NIL && self.nodes[node as usize].pins == 0 {
-            idle += 1;
-            node = self.nodes[node as usize].parent;
-        }
-        idle
-    }
-
-    /// The end of the stretch from `from` on whose blocks all have `count` holders. Doubling steps, then halving: the
-    /// holders can only become fewer.
-    fn stretch(&self, chain: &[u64], from: usize, count: u32) -> usize {
-        let same = |at: usize| self.count(chain[at]) == count;
-        let (mut last, mut step) = (from, 1);
-        let mut end = chain.len();
-        while last + step < end {
-            if !same(last + step) {
-                end = last + step;
-                break;
+            if shared < run.blocks.len() {
+                return;
             }
-            last += step;
-            step *= 2;
+            (at, parent) = (at + shared, *index);
         }
-        // `last` is in the stretch, `end` is not (or is the chain's).
-        while last + 1 < end {
-            let middle = last + (end - last) / 2;
-            if same(middle) { last = middle } else { end = middle }
-        }
-        last + 1
-    }
-
-    fn count(&self, block: u64) -> u32 {
-        self.holders.get(&block).map_or(0, |holders| holders.count)
     }
 
     /// The endpoint has got a prompt with these blocks, and keeps them until it has answered.
     pub(crate) fn pin(&mut self, endpoint: u32, chain: &[u64]) -> Pin {
         let epoch = self.queue(endpoint).epoch;
-        let mut last = NIL;
-        for &block in chain {
-            let key = place(block, endpoint);
-            let node = if let Some(&node) = self.places.get(&key) {
-                if self.nodes[node as usize].pins == 0 {
-                    self.unqueue(node);
-                    self.queue(endpoint).pinned += 1;
-                }
-                node
-            } else {
-                self.queue(endpoint).pinned += 1;
-                self.add(key, block, endpoint, last)
-            };
-            self.nodes[node as usize].pins += 1;
-            last = node;
+        let (mut rest, mut last) = (chain, NIL);
+        while let Some(run) = self.next_run(last, &mut rest) {
+            self.hold(endpoint, run);
+            last = run;
         }
         self.shrink(endpoint);
         Pin { endpoint, last, epoch }
     }
 
     /// The request has been answered. Its blocks stay until others need their room.
-    #[expect(clippy::needless_pass_by_value, reason = "a pin is given back once")]
-    pub(crate) fn unpin(&mut self, pin: Pin) {
-        if self.queue(pin.endpoint).epoch != pin.epoch {
+    pub(crate) fn unpin(&mut self, Pin { endpoint, last, epoch }: Pin) {
+        if self.queue(endpoint).epoch != epoch {
             return;
         }
-        let mut index = pin.last;
-        while index != NIL {
-            let node = &mut self.nodes[index as usize];
-            node.pins -= 1;
-            let Node { pins, parent, .. } = *node;
-            if pins == 0 {
-                self.queue(pin.endpoint).pinned -= 1;
-                self.enqueue(index);
+        let mut index = last;
+        while let Some(run) = self.runs.get_mut(index as usize) {
+            let Ok(at) = run.holder(endpoint) else { break };
+            let Holder { pins, blocks, entry, .. } = &mut run.holders[at];
+            index = run.parent;
+            *pins -= 1;
+            if *pins == 0 {
+                let (blocks, entry) = (*blocks as usize, *entry);
+                let queue = self.queue(endpoint);
+                queue.pinned -= blocks;
+                queue.idle += blocks;
+                let newest = queue.newest;
+                self.link(endpoint, newest, entry);
+                self.link(endpoint, entry, NIL);
             }
-            index = parent;
         }
-        self.shrink(pin.endpoint);
+        self.shrink(endpoint);
     }
 
     /// Blocks that requests in flight use there.
@@ -234,27 +217,165 @@ impl PrefixIndex {
     pub(crate) fn forget(&mut self, endpoint: u32) {
         let queue = self.queue(endpoint);
         queue.epoch = queue.epoch.wrapping_add(1);
-        while self.queue(endpoint).idle > 0 {
-            self.drop_oldest(endpoint);
-        }
-        if self.queue(endpoint).pinned > 0 {
-            let pinned = self
-                .nodes
-                .iter()
-                .zip(0..)
-                .filter(|(node, _)| node.endpoint == endpoint && node.pins > 0);
-            let pinned: Vec<u32> = pinned.map(|(_, index)| index).collect();
-            for index in pinned {
-                self.remove(index);
+        let Queue { idle, pinned, .. } = *queue;
+        self.drop_oldest(endpoint, idle);
+        if pinned > 0 {
+            let there = |entry: &Entry| entry.endpoint == endpoint && entry.run != NIL;
+            let entries = self.entries.iter().zip(0..).filter(|(entry, _)| there(entry));
+            let entries: Vec<u32> = entries.map(|(_, index)| index).collect();
+            for entry in entries {
+                self.remove(entry);
             }
             self.queue(endpoint).pinned = 0;
         }
     }
 
-    /// Blocks remembered, of all endpoints.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.nodes.len() - self.unused.len()
+    /// The run with which `rest` begins, after the run `last`; `rest` becomes what follows. A run that goes on in another way
+    /// is cut; what is new becomes one. `None` at the end, and for a block that has been seen after another one: hashes can
+    /// be equal by chance.
+    fn next_run(&mut self, last: u32, rest: &mut &[u64]) -> Option<u32> {
+        let first = rest.first()?;
+        let Some(&run) = self.by_first.get(first) else {
+            let blocks = std::mem::take(rest).to_vec();
+            let run = Run { blocks, parent: last, holders: SmallVec::new() };
+            return Some(self.add(run));
+        };
+        let Run { blocks, parent, .. } = &self.runs[run as usize];
+        if *parent != last {
+            return None;
+        }
+        let whole = blocks.len();
+        let shared = self.runs[run as usize].shared(rest);
+        *rest = &rest[shared..];
+        Some(if shared < whole { self.cut(run, shared) } else { run })
+    }
+
+    /// Cuts a run after so many blocks, and returns what is before the cut. What is after it remains the run that it was, to
+    /// pins that end with it and to runs that follow it.
+    fn cut(&mut self, index: u32, len: usize) -> u32 {
+        let run = &mut self.runs[index as usize];
+        let after = run.blocks.split_off(len);
+        let mut blocks = std::mem::replace(&mut run.blocks, after);
+        blocks.shrink_to_fit();
+        let (parent, holders) = (run.parent, std::mem::take(&mut run.holders));
+        let second = run.blocks[0];
+        let front = self.add(Run { blocks, parent, holders: SmallVec::new() });
+        let len = number(len);
+        let (mut before, mut after) = (SmallVec::new(), SmallVec::new());
+        for holder in holders {
+            let Holder { endpoint, blocks, pins, entry } = holder;
+            if blocks <= len {
+                self.entries[entry as usize].run = front;
+                before.push(holder);
+                continue;
+            }
+            after.push(Holder { blocks: blocks - len, ..holder });
+            let new = self.enter(Entry { run: front, endpoint, older: NIL, newer: NIL });
+            before.push(Holder { blocks: len, entry: new, ..holder });
+            if pins == 0 {
+                // Both were used at the same time, and the end is forgotten first.
+                let newer = self.entries[entry as usize].newer;
+                self.link(endpoint, entry, new);
+                self.link(endpoint, new, newer);
+            }
+        }
+        self.runs[front as usize].holders = before;
+        if after.is_empty() {
+            self.discard(index);
+        } else {
+            let back = &mut self.runs[index as usize];
+            (back.parent, back.holders) = (front, after);
+            self.by_first.insert(second, index);
+        }
+        front
+    }
+
+    /// One more request on the endpoint uses the whole run.
+    fn hold(&mut self, endpoint: u32, run: u32) {
+        let Run { blocks, holders, .. } = &mut self.runs[run as usize];
+        let whole = number(blocks.len());
+        match holders.binary_search_by_key(&endpoint, |holder| holder.endpoint) {
+            Ok(at) => {
+                let Holder { blocks, pins, entry, .. } = &mut holders[at];
+                *pins += 1;
+                if *pins == 1 {
+                    let (held, entry) = (std::mem::replace(blocks, whole) as usize, *entry);
+                    let Entry { older, newer, .. } = self.entries[entry as usize];
+                    self.link(endpoint, older, newer);
+                    let queue = self.queue(endpoint);
+                    queue.idle -= held;
+                    queue.pinned += whole as usize;
+                }
+            }
+            Err(at) => {
+                holders.insert(at, Holder { endpoint, blocks: whole, pins: 1, entry: NIL });
+                let entry = self.enter(Entry { run, endpoint, older: NIL, newer: NIL });
+                self.runs[run as usize].holders[at].entry = entry;
+                self.queue(endpoint).pinned += whole as usize;
+            }
+        }
+    }
+
+    /// Pinned blocks stay, however many: an endpoint cannot drop them either.
+    fn shrink(&mut self, endpoint: u32) {
+        let Queue { idle, pinned, capacity, .. } = *self.queue(endpoint);
+        self.drop_oldest(endpoint, (idle + pinned).saturating_sub(capacity).min(idle));
+    }
+
+    /// The endpoint forgets so many of the blocks in its queue.
+    fn drop_oldest(&mut self, endpoint: u32, blocks: usize) {
+        self.queue(endpoint).idle -= blocks;
+        let mut left = number(blocks);
+        while left > 0 {
+            let oldest = self.queue(endpoint).oldest;
+            let Some(&Entry { run, newer, .. }) = self.entries.get(oldest as usize) else { return };
+            let run = &mut self.runs[run as usize];
+            let Ok(at) = run.holder(endpoint) else { return };
+            let held = &mut run.holders[at].blocks;
+            if *held > left {
+                *held -= left;
+                return;
+            }
+            left -= *held;
+            self.link(endpoint, NIL, newer);
+            self.remove(oldest);
+        }
+    }
+
+    /// Forgets a run on one endpoint that is in no queue.
+    fn remove(&mut self, entry: u32) {
+        let Entry { run: index, endpoint, .. } = self.entries[entry as usize];
+        self.entries[entry as usize].run = NIL;
+        self.unused_entries.push(entry);
+        let run = &mut self.runs[index as usize];
+        if let Ok(at) = run.holder(endpoint) {
+            run.holders.remove(at);
+        }
+        if run.holders.is_empty() {
+            self.discard(index);
+        }
+    }
+
+    /// Nobody holds this run any more.
+    fn discard(&mut self, index: u32) {
+        let blocks = std::mem::take(&mut self.runs[index as usize].blocks);
+        if let Some(first) = blocks.first()
+            && self.by_first.get(first) == Some(&index)
+        {
+            self.by_first.remove(first);
+        }
+        self.unused_runs.push(index);
+    }
+
+    fn add(&mut self, run: Run) -> u32 {
+        let first = run.blocks[0];
+        let index = put(&mut self.runs, &mut self.unused_runs, run);
+        self.by_first.insert(first, index);
+        index
+    }
+
+    fn enter(&mut self, entry: Entry) -> u32 {
+        put(&mut self.entries, &mut self.unused_entries, entry)
     }
 
     fn queue(&mut self, endpoint: u32) -> &mut Queue {
@@ -265,107 +386,32 @@ impl PrefixIndex {
         &mut self.queues[index]
     }
 
-    /// Pinned blocks stay, however many: an endpoint cannot drop them either.
-    fn shrink(&mut self, endpoint: u32) {
-        loop {
-            let Queue { idle, pinned, capacity, .. } = *self.queue(endpoint);
-            if idle == 0 || idle + pinned <= capacity {
-                return;
-            }
-            self.drop_oldest(endpoint);
+    /// Makes two entries neighbours in the endpoint's queue; beside its ends there is none.
+    fn link(&mut self, endpoint: u32, older: u32, newer: u32) {
+        match self.entries.get_mut(older as usize) {
+            Some(older) => older.newer = newer,
+            None => self.queue(endpoint).oldest = newer,
+        }
+        match self.entries.get_mut(newer as usize) {
+            Some(newer) => newer.older = older,
+            None => self.queue(endpoint).newest = older,
         }
     }
+}
 
-    fn add(&mut self, key: u64, block: u64, endpoint: u32, parent: u32) -> u32 {
-        let holders = self.holders.entry(block).or_insert(Holders { first: NIL, count: 0 });
-        let node = Node {
-            block,
-            endpoint,
-            parent,
-            pins: 0,
-            older: NIL,
-            newer: NIL,
-            previous: NIL,
-            next: holders.first,
-        };
-        let index = if let Some(index) = self.unused.pop() {
-            self.nodes[index as usize] = node;
-            index
-        } else {
-            self.nodes.push(node);
-            u32::try_from(self.nodes.len() - 1).unwrap_or(NIL)
-        };
-        if holders.first != NIL {
-            self.nodes[holders.first as usize].previous = index;
-        }
-        holders.first = index;
-        holders.count += 1;
-        self.places.insert(key, index);
-        index
+/// Puts a value where none is used any more, or at the end.
+fn put<T>(values: &mut Vec<T>, unused: &mut Vec<u32>, value: T) -> u32 {
+    if let Some(index) = unused.pop() {
+        values[index as usize] = value;
+        return index;
     }
+    values.push(value);
+    number(values.len() - 1)
+}
 
-    fn drop_oldest(&mut self, endpoint: u32) {
-        let index = self.queue(endpoint).oldest;
-        self.unqueue(index);
-        self.remove(index);
-    }
-
-    /// Forgets a block that is in no queue.
-    fn remove(&mut self, index: u32) {
-        let Node { block, endpoint, previous, next, .. } = self.nodes[index as usize];
-        if next != NIL {
-            self.nodes[next as usize].previous = previous;
-        }
-        if previous != NIL {
-            self.nodes[previous as usize].next = next;
-        }
-        if let Some(holders) = self.holders.get_mut(&block) {
-            holders.count -= 1;
-            if previous == NIL {
-                holders.first = next;
-            }
-            if holders.count == 0 {
-                self.holders.remove(&block);
-            }
-        }
-        self.places.remove(&place(block, endpoint));
-        self.nodes[index as usize].pins = 0;
-        self.unused.push(index);
-    }
-
-    fn enqueue(&mut self, index: u32) {
-        let endpoint = self.nodes[index as usize].endpoint;
-        let newest = self.queue(endpoint).newest;
-        let node = &mut self.nodes[index as usize];
-        (node.older, node.newer) = (newest, NIL);
-        if newest != NIL {
-            self.nodes[newest as usize].newer = index;
-        }
-        let queue = self.queue(endpoint);
-        queue.newest = index;
-        if queue.oldest == NIL {
-            queue.oldest = index;
-        }
-        queue.idle += 1;
-    }
-
-    fn unqueue(&mut self, index: u32) {
-        let Node { endpoint, older, newer, .. } = self.nodes[index as usize];
-        if older != NIL {
-            self.nodes[older as usize].newer = newer;
-        }
-        if newer != NIL {
-            self.nodes[newer as usize].older = older;
-        }
-        let queue = self.queue(endpoint);
-        if older == NIL {
-            queue.oldest = newer;
-        }
-        if newer == NIL {
-            queue.newest = older;
-        }
-        queue.idle -= 1;
-    }
+/// Blocks, runs and entries are counted in 32 bits: more do not fit into memory.
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(NIL)
 }
 
 #[cfg(test)]
