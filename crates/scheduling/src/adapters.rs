@@ -1,5 +1,7 @@
 //! Which LoRA adapters are on an endpoint, by what was sent there.
 
+use smallvec::SmallVec;
+
 use crate::AdapterFit;
 
 /// Adapter slots of an endpoint that has not told: vLLM's default is 1, but one that serves adapters has more.
@@ -12,7 +14,7 @@ const IDLE_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct AdapterResidency {
     /// Adapters with requests in flight and how many, in the order in which they came: the first ones have the slots.
-    active: Vec<(u64, u32)>,
+    active: SmallVec<[(u64, u32); SLOTS_DEFAULT]>,
     /// Those without, the most recently used last.
     idle: Vec<u64>,
     slots: usize,
@@ -20,7 +22,7 @@ pub(crate) struct AdapterResidency {
 
 impl Default for AdapterResidency {
     fn default() -> Self {
-        Self { active: Vec::new(), idle: Vec::new(), slots: SLOTS_DEFAULT }
+        Self { active: SmallVec::new(), idle: Vec::new(), slots: SLOTS_DEFAULT }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::{
     AdapterFit, Admission, BLOCK_BYTES, Candidate, Chance, Decision, EndpointId, InferenceRequest,
-    Load, Outcome, OutlierDetection, Policy, Report, Signals, Unschedulable,
+    Load, Outcome, OutlierDetection, Policy, Report, Signals, Speed, Unschedulable,
     breaker::Sent,
     hash_name,
     lengths::{Expected, Lengths},
@@ -151,6 +151,8 @@ impl ScrapeMark {
 /// What the endpoints of a pick have in common.
 #[derive(Clone, Copy, Debug)]
 struct Common {
+    /// Which it is, counted from 1.
+    number: u64,
     first: Option<Slot>,
     count: usize,
     at: Duration,
@@ -165,7 +167,8 @@ pub struct Ledger {
     unused: Vec<Slot>,
     by_id: BTreeMap<EndpointId, Slot>,
     prefixes: PrefixIndex,
-    ring: HashRing,
+    /// Made when it is asked for: with each endpoint that comes or goes it changes, and only one policy asks.
+    ring: Option<HashRing>,
     lengths: Lengths,
     bytes_per_token: Mean,
     /// Names that endpoints have listed as adapters.
@@ -195,7 +198,7 @@ impl Ledger {
             Slot(u32::try_from(self.accounts.len() - 1).unwrap_or(u32::MAX))
         };
         self.by_id.insert(id.clone(), slot);
-        self.place_on_ring();
+        self.ring = None;
         slot
     }
 
@@ -203,7 +206,7 @@ impl Ledger {
     pub fn remove(&mut self, id: &EndpointId) {
         if let Some(slot) = self.by_id.remove(id) {
             self.prefixes.forget(slot.0);
-            self.place_on_ring();
+            self.ring = None;
         }
     }
 
@@ -221,10 +224,6 @@ impl Ledger {
             self.prefixes.forget(slot.0);
             self.unused.push(slot);
         }
-    }
-
-    fn place_on_ring(&mut self) {
-        self.ring = HashRing::new(self.by_id.iter().map(|(id, slot)| (slot.0, id)));
     }
 
     /// Chooses among the endpoints of `usable` that are not out, and charges the choice.
@@ -245,6 +244,7 @@ impl Ledger {
         let adapter = self.adapter(request);
         let screened = self.screen(usable, rule, now);
         let common = self.common(&screened.slots, now);
+        self.place_on_ring(policy);
         let candidates = self.candidates(policy, request, adapter, &screened.slots, &common, now);
         let kept = admitted(request.admission, &candidates)?;
         let candidates = match &kept {
@@ -294,18 +294,23 @@ impl Ledger {
             let same = (common.first, common.count) == (usable.first().copied(), usable.len());
             same && !few && now.saturating_sub(common.at) < COMMON_FRESH
         });
-        known.unwrap_or_else(|| {
+        let common = known.unwrap_or_else(|| {
             let accounts = || usable.iter().map(|slot| &self.accounts[slot.index()]);
             let common = Common {
+                number: self.common.map_or(0, |common| common.number) + 1,
                 first: usable.first().copied(),
                 count: usable.len(),
                 at: now,
-                speeds: PoolSpeed::of(accounts().map(Account::speed)),
+                speeds: PoolSpeed::of(accounts().map(Account::learned)),
                 foreign: Foreign::mean(accounts().filter_map(|account| account.foreign(now))),
             };
             self.common = Some(common);
             common
-        })
+        });
+        for slot in usable {
+            self.accounts[slot.index()].compare(&common);
+        }
+        common
     }
 
     /// How much of the prompt each endpoint has.
@@ -331,11 +336,11 @@ impl Ledger {
         let output = self.lengths.expect(adapter, request.max_tokens.map(approximate)).tokens;
         let tokens = self.tokens_of(request.prompt_bytes);
         let block_tokens = self.tokens_of(BLOCK_BYTES as u64);
+        let asks_lists = policy == Policy::LoraChain;
         let candidate = |slot: &Slot| {
             let Match { cached, pinned } = self.cached[slot.index()];
             let account = &self.accounts[slot.index()];
-            let mut speed = common.speeds.speed(account.speed());
-            speed.output_tokens = output;
+            let speed = Speed { output_tokens: output, ..account.speed() };
             let unshared = (tokens - f64::from(pinned) * block_tokens).max(1.0);
             Candidate {
                 cached_blocks: cached,
@@ -343,7 +348,7 @@ impl Ledger {
                 unshared_tokens: unshared,
                 adapter: account.adapters().fit(adapter),
                 adapter_pressure: account.adapters().pressure(),
-                adapter_listed: adapter.is_some() && account.lists(request.model),
+                adapter_listed: asks_lists && adapter.is_some() && account.lists(request.model),
                 ring_rank: u32::MAX,
                 load: Load {
                     kv_tokens: account.kv_tokens() + self.pinned_tokens(*slot),
@@ -376,9 +381,16 @@ impl Ledger {
         candidates
     }
 
+    fn place_on_ring(&mut self, policy: Policy) {
+        if policy == Policy::PrefixHash {
+            let ids = || self.by_id.iter().map(|(id, slot)| (slot.0, id));
+            self.ring.get_or_insert_with(|| HashRing::new(ids()));
+        }
+    }
+
     fn rank_on_ring(&self, prefix: u64, usable: &[Slot], candidates: &mut [Candidate<'_>]) {
         let mut rank = 0;
-        for slot in self.ring.from(prefix) {
+        for slot in self.ring.iter().flat_map(|ring| ring.from(prefix)) {
             let at = usable.iter().position(|usable| usable.0 == slot);
             if let Some(candidate) = at.map(|at| &mut candidates[at])
                 && candidate.ring_rank == u32::MAX

@@ -81,12 +81,12 @@ impl SpeedEstimate {
         Some(self.took.get()? / self.computed.get()?)
     }
 
-    /// Learns from the time between two chunks, which is a step for each token.
-    pub(crate) fn gap(&mut self, now: Duration, gap: Gap) {
+    /// Learns from the time between two chunks, which is a step for each token; says if it has.
+    pub(crate) fn gap(&mut self, now: Duration, gap: Gap) -> bool {
         let Gap { took, tokens, context, clear } = gap;
         let age = self.heard.map(|heard| now.saturating_sub(heard));
         if age.is_some_and(|age| age < GAP_EVERY) || (!clear && self.t.count() >= ENOUGH) {
-            return;
+            return false;
         }
         self.heard = Some(now);
         if age.is_some_and(|age| age > FRESH) {
@@ -98,7 +98,8 @@ impl SpeedEstimate {
         let mean = self.t.or(step);
         // A preempted request waits for its turn, which says nothing of a step.
         if self.t.count() > ENOUGH && step > 4.0 * mean {
-            return;
+            // All the same, what is old may just have faded.
+            return true;
         }
         self.step_noise.add((step / mean.max(1e-9) - 1.0).powi(2));
         self.x.add(context);
@@ -107,6 +108,7 @@ impl SpeedEstimate {
         for (mean, moment) in self.line.iter_mut().zip(moments) {
             mean.add_weighted(moment, LINE_NEW_WEIGHT);
         }
+        true
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Claim, REPORT_INTERVAL, ScrapeMark, approximate};
+use super::{Claim, Common, REPORT_INTERVAL, ScrapeMark, approximate};
 use crate::{
     Candidate, EndpointId, Load, Reading, Report, Signals, Speed,
     adapters::AdapterResidency,
@@ -35,6 +35,17 @@ impl Foreign {
     }
 }
 
+/// What an endpoint's answers have taught.
+#[derive(Debug, Default)]
+struct Learned {
+    speed: SpeedEstimate,
+    /// When the latest came.
+    first_token: Duration,
+    mean_prompt: Mean,
+    ttft: Mean,
+}
+
+/// What a decision does not read of every endpoint is behind a pointer: of a thousand, the rest fits into a cache.
 #[derive(Debug)]
 pub(super) struct Account {
     id: EndpointId,
@@ -53,17 +64,21 @@ pub(super) struct Account {
     context_tokens: f64,
     foreign: Foreign,
     adapters: AdapterResidency,
-    signals: Signals,
+    signals: Box<Signals>,
+    /// Of the signals, when it told what runs, and the tokens that its KV cache has.
+    told: Option<Duration>,
+    kv_capacity: Option<f64>,
     sent_at_scrape: u64,
     /// When it was last asked for a report.
     asked: Option<Duration>,
-    speed: SpeedEstimate,
-    /// When the latest came.
-    first_token: Duration,
-    mean_prompt: Mean,
-    ttft: Mean,
-    pub(super) breaker: CircuitBreaker,
-    pub(super) pulse: Pulse,
+    learned: Box<Learned>,
+    /// What was learned, beside what others have shown: those of this number.
+    speed: Speed,
+    compared: u64,
+    pub(super) breaker: Box<CircuitBreaker>,
+    pub(super) pulse: Box<Pulse>,
+    /// Both say so.
+    pub(super) well: bool,
     pub(super) slow_start: SlowStart,
 }
 
@@ -82,15 +97,17 @@ impl Account {
             context_tokens: 0.0,
             foreign: Foreign::default(),
             adapters: AdapterResidency::default(),
-            signals: Signals::default(),
+            signals: Box::default(),
+            told: None,
+            kv_capacity: None,
             sent_at_scrape: 0,
             asked: None,
-            speed: SpeedEstimate::default(),
-            first_token: Duration::ZERO,
-            mean_prompt: Mean::default(),
-            ttft: Mean::default(),
-            breaker: CircuitBreaker::default(),
-            pulse: Pulse::default(),
+            learned: Box::default(),
+            speed: Speed::default(),
+            compared: 0,
+            breaker: Box::default(),
+            pulse: Box::default(),
+            well: true,
             slow_start: SlowStart::default(),
         }
     }
@@ -105,8 +122,20 @@ impl Account {
         u32::try_from(unseen).unwrap_or(u32::MAX).min(self.in_flight)
     }
 
-    pub(super) fn speed(&self) -> &SpeedEstimate {
-        &self.speed
+    pub(super) fn learned(&self) -> &SpeedEstimate {
+        &self.learned.speed
+    }
+
+    /// How fast it is, [compared](Account::compare) with others.
+    pub(super) fn speed(&self) -> Speed {
+        self.speed
+    }
+
+    pub(super) fn compare(&mut self, others: &Common) {
+        if self.compared != others.number {
+            self.compared = others.number;
+            self.speed = others.speeds.speed(&self.learned.speed);
+        }
     }
 
     /// How many requests that need so many KV tokens each could begin at once, as far as it matters.
@@ -116,7 +145,7 @@ impl Account {
     pub(super) fn places(&self, need: f64, pinned: f64, grown: bool, now: Duration) -> u32 {
         const MATTER: u32 = 2;
         // A request too large for the whole cache must not wait for ever.
-        let Some(capacity) = self.kv_capacity().filter(|_| self.in_flight > 0) else {
+        let Some(capacity) = self.kv_capacity.filter(|_| self.in_flight > 0) else {
             return MATTER;
         };
         let others = self.foreign(now).unwrap_or_default().kv_tokens;
@@ -133,7 +162,7 @@ impl Account {
         const STEPS: f64 = 1.5;
         let context =
             self.context_tokens + self.foreign(now).unwrap_or_default().kv_tokens + tokens;
-        let mean_prompt = self.mean_prompt.or(tokens);
+        let mean_prompt = self.learned.mean_prompt.or(tokens);
         let alone = mean_prompt * speed.prefill_token_seconds + STEPS * speed.step_seconds;
         // Where nobody is, nobody is made late.
         self.in_flight > 0 && STEPS * context * speed.context_token_seconds > LATER_MAX * alone
@@ -149,12 +178,12 @@ impl Account {
     }
 
     pub(super) fn predicted_ttft_seconds(&self) -> Option<f64> {
-        self.ttft.get()
+        self.learned.ttft.get()
     }
 
     /// It has nothing of ours, and nothing was heard of its speed for long.
     pub(super) fn is_untried(&self, now: Duration) -> bool {
-        self.in_flight == 0 && self.speed.is_stale(now)
+        self.in_flight == 0 && self.learned.speed.is_stale(now)
     }
 
     /// All that does not hang on the request.
@@ -178,13 +207,13 @@ impl Account {
             context_tokens: self.context_tokens,
             foreign_kv_tokens: kv_tokens,
             foreign_requests: requests,
-            kv_capacity: self.kv_capacity(),
+            kv_capacity: self.kv_capacity,
         }
     }
 
     /// What others have there, if that was heard lately.
     pub(super) fn foreign(&self, now: Duration) -> Option<Foreign> {
-        self.signals.running?.fresh(now, SIGNAL_AGE_MAX).map(|_| self.foreign)
+        (now.saturating_sub(self.told?) <= SIGNAL_AGE_MAX).then_some(self.foreign)
     }
 
     /// Whether it has counted less than it had before: then it is another process.
@@ -200,10 +229,14 @@ impl Account {
         &self.id
     }
 
-    fn kv_capacity(&self) -> Option<f64> {
-        // One block is vLLM's null block and holds nothing.
-        let blocks = self.signals.kv_blocks?.value.saturating_sub(1);
-        Some(approximate(blocks) * f64::from(self.signals.kv_block_tokens?.value))
+    /// Takes from the signals what every decision asks for.
+    fn note_signals(&mut self) {
+        let Signals { running, kv_blocks, kv_block_tokens, .. } = &*self.signals;
+        self.told = running.map(|running| running.heard);
+        self.kv_capacity = kv_blocks.zip(*kv_block_tokens).map(|(blocks, tokens)| {
+            // One block is vLLM's null block and holds nothing.
+            approximate(blocks.value.saturating_sub(1)) * f64::from(tokens.value)
+        });
     }
 
     pub(super) fn adapters(&self) -> &AdapterResidency {
@@ -219,7 +252,7 @@ impl Account {
     pub(super) fn charge(&mut self, claim: &Claim) {
         self.in_flight += 1;
         self.sent += 1;
-        self.mean_prompt.add(claim.prompt_tokens);
+        self.learned.mean_prompt.add(claim.prompt_tokens);
         self.prefill_tokens += claim.pending;
         self.kv_tokens += claim.kv_tokens;
         self.kv_variance += claim.kv_variance;
@@ -239,18 +272,21 @@ impl Account {
         self.show_life(claim, now);
         if claim.first_token.is_none() {
             claim.first_token = Some(now);
-            self.ttft.add(now.saturating_sub(claim.sent).as_secs_f64());
+            self.learned.ttft.add(now.saturating_sub(claim.sent).as_secs_f64());
             // What was sent before it is computed before it.
-            let since = claim.sent.max(self.first_token);
+            let since = claim.sent.max(self.learned.first_token);
             let took = now.saturating_sub(since);
-            self.speed.first_token(took, claim.prefill_tokens, since == claim.sent);
-            self.first_token = now;
+            self.learned.speed.first_token(took, claim.prefill_tokens, since == claim.sent);
+            self.compared = 0;
+            self.learned.first_token = now;
             self.prefill_tokens -= std::mem::take(&mut claim.pending);
         } else {
-            let clear = self.prefill_tokens <= 0.0 && self.first_token <= claim.last_token;
+            let clear = self.prefill_tokens <= 0.0 && self.learned.first_token <= claim.last_token;
             let context = self.context_tokens + self.foreign.kv_tokens;
             let took = now.saturating_sub(claim.last_token);
-            self.speed.gap(now, Gap { took, tokens, context, clear });
+            if self.learned.speed.gap(now, Gap { took, tokens, context, clear }) {
+                self.compared = 0;
+            }
         }
         claim.last_token = now;
         self.growth -= tokens.min(claim.expected - claim.streamed);
@@ -267,8 +303,8 @@ impl Account {
 
     /// When so many tokens of prompt more would be computed.
     pub(super) fn due(&self, uncached: f64, now: Duration) -> Duration {
-        let pool = PoolSpeed::of(std::iter::once(&self.speed));
-        let token = pool.speed(&self.speed).prefill_token_seconds;
+        let pool = PoolSpeed::of(std::iter::once(&self.learned.speed));
+        let token = pool.speed(&self.learned.speed).prefill_token_seconds;
         let seconds = (self.prefill_tokens + uncached) * token;
         now + Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
@@ -318,7 +354,8 @@ impl Account {
             self.adapters.set_slots(slots.value as usize);
         }
         self.feel_pulse(&signals);
-        let before = std::mem::replace(&mut self.signals, signals);
+        let before = std::mem::replace(&mut *self.signals, signals);
+        self.note_signals();
         if let Some(running) = self.signals.running {
             self.see_others(mark, f64::from(running.value), output_tokens);
         }
@@ -349,10 +386,11 @@ impl Account {
             in_flight: self.in_flight.saturating_sub(1),
             kv_tokens: self.kv_tokens + pinned - claim.kv_tokens,
         };
-        let Signals { waiting, running, kv_usage, .. } = &mut self.signals;
+        let Signals { waiting, running, kv_usage, .. } = &mut *self.signals;
         tell(waiting, report.waiting, now);
         tell(running, report.running, now);
         tell(kv_usage, report.kv_usage, now);
+        self.note_signals();
         if report.waiting.is_some() {
             self.sent_at_scrape = mark.sent;
         }

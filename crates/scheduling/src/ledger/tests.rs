@@ -51,6 +51,7 @@ impl Pool {
         self.ledger.find_prefixes(request.blocks);
         let adapter = self.ledger.adapter(request);
         let common = self.ledger.common(&self.slots, NOW);
+        self.ledger.place_on_ring(policy);
         let candidates =
             self.ledger.candidates(policy, request, adapter, &self.slots, &common, NOW);
         schedule(policy, request, &candidates, NOW, Chance::new(seed, seed)).unwrap()
@@ -188,7 +189,7 @@ fn load_after_report(page: Signals, own: usize, report: Report) -> Load {
     let claims: Vec<Claim> =
         (0..own).map(|_| pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES)).1).collect();
     pool.ledger.reported(&claims[0], report, NOW);
-    let signals = &pool.ledger.accounts[0].candidate(crate::Speed::default()).signals;
+    let signals = &pool.ledger.accounts[0].candidate(Speed::default()).signals;
     assert_eq!(signals.kv_blocks, Some(Reading { value: CAPACITY_BLOCKS, heard: NOW }));
     pool.ledger.accounts[0].load(NOW, &Foreign::default())
 }
@@ -224,7 +225,7 @@ fn the_later_of_a_page_and_a_report_is_what_policies_see() {
     let slot = pool.slots[0];
     let seen = |pool: &Pool| {
         let account = &pool.ledger.accounts[0];
-        let signals = account.candidate(crate::Speed::default()).signals.clone();
+        let signals = account.candidate(Speed::default()).signals.clone();
         (signals.waiting.unwrap(), signals.kv_usage.unwrap(), signals.running.unwrap().value)
     };
     let at = |millis| NOW + Duration::from_millis(millis);

@@ -39,7 +39,8 @@ impl Ledger {
     pub fn returned(&mut self, slot: Slot) {
         let account = &mut self.accounts[slot.index()];
         // Its failed health checks may have come from a restart, of which no counter has told yet.
-        account.pulse = Pulse::default();
+        *account.pulse = Pulse::default();
+        account.note_condition();
         account.slow_start = SlowStart::New;
     }
 }
@@ -55,7 +56,13 @@ impl Account {
 
     /// Nothing is or was lately the matter with it.
     pub(super) fn is_settled(&self) -> bool {
-        !self.breaker.is_open() && self.pulse.is_felt() && self.slow_start.is_over()
+        debug_assert_eq!(self.well, !self.breaker.is_open() && self.pulse.is_felt());
+        self.well && self.slow_start.is_over()
+    }
+
+    /// To be called when its breaker or its pulse may have changed.
+    fn note_condition(&mut self) {
+        self.well = !self.breaker.is_open() && self.pulse.is_felt();
     }
 
     /// Whether it may get a request now, as far as its condition goes.
@@ -103,21 +110,23 @@ impl Account {
     /// A page was read.
     pub(super) fn feel_pulse(&mut self, signals: &Signals) {
         let before = self.trouble();
-        let alone = PoolSpeed::of(std::iter::once(self.speed()));
-        let token = alone.speed(self.speed()).prefill_token_seconds;
+        let alone = PoolSpeed::of(std::iter::once(self.learned()));
+        let token = alone.speed(self.learned()).prefill_token_seconds;
         self.pulse.scraped(signals, self.prefill_tokens_pending() * token);
         self.come_back(before);
     }
 
     /// Another process is at this address: what the one before did is not held against it.
     pub(super) fn begin_anew(&mut self) {
-        self.breaker = CircuitBreaker::anew(self.sent);
-        self.pulse = Pulse::default();
+        *self.breaker = CircuitBreaker::anew(self.sent);
+        *self.pulse = Pulse::default();
+        self.note_condition();
         self.slow_start = SlowStart::New;
     }
 
     /// If it was out and is no longer, it begins slowly.
     fn come_back(&mut self, before: Option<Trouble>) {
+        self.note_condition();
         if before.is_some() && self.trouble().is_none() {
             self.slow_start = SlowStart::New;
         }
