@@ -18,17 +18,22 @@ pub(crate) struct AdapterResidency {
     /// Those without, the most recently used last.
     idle: Vec<u64>,
     slots: usize,
+    pressure: f64,
 }
 
 impl Default for AdapterResidency {
     fn default() -> Self {
-        Self { active: SmallVec::new(), idle: Vec::new(), slots: SLOTS_DEFAULT }
+        let mut none =
+            Self { active: SmallVec::new(), idle: Vec::new(), slots: SLOTS_DEFAULT, pressure: 0.0 };
+        none.press();
+        none
     }
 }
 
 impl AdapterResidency {
     pub(crate) fn set_slots(&mut self, slots: usize) {
         self.slots = slots.max(1);
+        self.press();
     }
 
     pub(crate) fn fit(&self, adapter: Option<u64>) -> AdapterFit {
@@ -46,8 +51,12 @@ impl AdapterResidency {
 
     /// Adapters in use if another one came, over the slots there are.
     pub(crate) fn pressure(&self) -> f64 {
+        self.pressure
+    }
+
+    fn press(&mut self) {
         let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
-        count(self.active.len() + 1) / count(self.slots)
+        self.pressure = count(self.active.len() + 1) / count(self.slots);
     }
 
     pub(crate) fn charge(&mut self, adapter: u64) {
@@ -57,6 +66,7 @@ impl AdapterResidency {
         }
         self.idle.retain(|idle| *idle != adapter);
         self.active.push((adapter, 1));
+        self.press();
     }
 
     pub(crate) fn release(&mut self, adapter: u64) {
@@ -67,6 +77,7 @@ impl AdapterResidency {
         *requests -= 1;
         if *requests == 0 {
             self.active.remove(place);
+            self.press();
             if self.idle.len() == IDLE_MAX {
                 self.idle.remove(0);
             }

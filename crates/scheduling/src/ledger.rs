@@ -342,31 +342,31 @@ impl Ledger {
             let account = &self.accounts[slot.index()];
             let speed = Speed { output_tokens: output, ..account.speed() };
             let unshared = (tokens - f64::from(pinned) * block_tokens).max(1.0);
+            let pinned_tokens = f64::from(self.prefixes.pinned(slot.0)) * block_tokens;
+            let fit = account.adapters().fit(adapter);
             Candidate {
                 cached_blocks: cached,
                 uncached_tokens: (tokens - f64::from(cached) * block_tokens).max(1.0),
                 unshared_tokens: unshared,
-                adapter: account.adapters().fit(adapter),
+                adapter: fit,
                 adapter_pressure: account.adapters().pressure(),
                 adapter_listed: asks_lists && adapter.is_some() && account.lists(request.model),
                 ring_rank: u32::MAX,
                 load: Load {
-                    kv_tokens: account.kv_tokens() + self.pinned_tokens(*slot),
+                    kv_tokens: account.kv_tokens() + pinned_tokens,
                     ..account.load(now, &common.foreign)
                 },
                 places: match request.admission {
                     Admission::Always => 0,
-                    _ if account.adapters().fit(adapter) == AdapterFit::Full => 0,
-                    Admission::WhenFree => {
-                        account.places(unshared, self.pinned_tokens(*slot), false, now)
-                    }
+                    _ if fit == AdapterFit::Full => 0,
+                    Admission::WhenFree => account.places(unshared, pinned_tokens, false, now),
                     Admission::WhenUnnoticed
                         if account.would_notice(&speed, tokens + output, now) =>
                     {
                         0
                     }
                     Admission::WhenSpare | Admission::WhenUnnoticed => {
-                        account.places(unshared + output, self.pinned_tokens(*slot), true, now)
+                        account.places(unshared + output, pinned_tokens, true, now)
                     }
                 },
                 // As long as no endpoint has shown anything, none is behind the others.
@@ -406,7 +406,7 @@ impl Ledger {
 
     /// Tokens of the prompt blocks that requests in flight there use, each block once.
     fn pinned_tokens(&self, slot: Slot) -> f64 {
-        approximate(self.prefixes.pinned(slot.0) as u64) * self.tokens_of(BLOCK_BYTES as u64)
+        f64::from(self.prefixes.pinned(slot.0)) * self.tokens_of(BLOCK_BYTES as u64)
     }
 
     fn charge(&mut self, slot: Slot, charge: Charge, pin: Option<Pin>, now: Duration) -> Claim {
@@ -577,8 +577,8 @@ fn approximate(count: u64) -> f64 {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
-fn floor(value: f64) -> usize {
-    value as usize
+fn floor(value: f64) -> u32 {
+    value as u32
 }
 
 #[cfg(test)]

@@ -71,9 +71,9 @@ struct Entry {
 struct Queue {
     oldest: u32,
     newest: u32,
-    idle: usize,
-    pinned: usize,
-    capacity: usize,
+    idle: u32,
+    pinned: u32,
+    capacity: u32,
     /// Counts how often all of it was forgotten.
     epoch: u32,
 }
@@ -104,7 +104,7 @@ pub(crate) struct Pin {
 
 /// Blocks remembered of an endpoint that has not told the size of its cache: two million tokens, the Endpoint Picker's
 /// default.
-pub(crate) const CAPACITY_DEFAULT: usize = 31_250;
+pub(crate) const CAPACITY_DEFAULT: u32 = 31_250;
 
 /// The blocks of all endpoints. A block takes eight bytes, however many endpoints hold it; a run about a hundred, and for
 /// each of its holders thirty more.
@@ -145,7 +145,7 @@ impl Run {
 
 impl PrefixIndex {
     /// How many blocks are remembered of an endpoint.
-    pub(crate) fn set_capacity(&mut self, endpoint: u32, blocks: usize) {
+    pub(crate) fn set_capacity(&mut self, endpoint: u32, blocks: u32) {
         self.queue(endpoint).capacity = blocks.max(1);
         self.shrink(endpoint);
     }
@@ -196,7 +196,7 @@ impl PrefixIndex {
             index = run.parent;
             *pins -= 1;
             if *pins == 0 {
-                let (blocks, entry) = (*blocks as usize, *entry);
+                let (blocks, entry) = (*blocks, *entry);
                 let queue = self.queue(endpoint);
                 queue.pinned -= blocks;
                 queue.idle += blocks;
@@ -209,7 +209,7 @@ impl PrefixIndex {
     }
 
     /// Blocks that requests in flight use there.
-    pub(crate) fn pinned(&self, endpoint: u32) -> usize {
+    pub(crate) fn pinned(&self, endpoint: u32) -> u32 {
         self.queues.get(endpoint as usize).map_or(0, |queue| queue.pinned)
     }
 
@@ -299,19 +299,19 @@ impl PrefixIndex {
                 let Holder { blocks, pins, entry, .. } = &mut holders[at];
                 *pins += 1;
                 if *pins == 1 {
-                    let (held, entry) = (std::mem::replace(blocks, whole) as usize, *entry);
+                    let (held, entry) = (std::mem::replace(blocks, whole), *entry);
                     let Entry { older, newer, .. } = self.entries[entry as usize];
                     self.link(endpoint, older, newer);
                     let queue = self.queue(endpoint);
                     queue.idle -= held;
-                    queue.pinned += whole as usize;
+                    queue.pinned += whole;
                 }
             }
             Err(at) => {
                 holders.insert(at, Holder { endpoint, blocks: whole, pins: 1, entry: NIL });
                 let entry = self.enter(Entry { run, endpoint, older: NIL, newer: NIL });
                 self.runs[run as usize].holders[at].entry = entry;
-                self.queue(endpoint).pinned += whole as usize;
+                self.queue(endpoint).pinned += whole;
             }
         }
     }
@@ -319,13 +319,13 @@ impl PrefixIndex {
     /// Pinned blocks stay, however many: an endpoint cannot drop them either.
     fn shrink(&mut self, endpoint: u32) {
         let Queue { idle, pinned, capacity, .. } = *self.queue(endpoint);
-        self.drop_oldest(endpoint, (idle + pinned).saturating_sub(capacity).min(idle));
+        self.drop_oldest(endpoint, idle.saturating_add(pinned).saturating_sub(capacity).min(idle));
     }
 
     /// The endpoint forgets so many of the blocks in its queue.
-    fn drop_oldest(&mut self, endpoint: u32, blocks: usize) {
+    fn drop_oldest(&mut self, endpoint: u32, blocks: u32) {
         self.queue(endpoint).idle -= blocks;
-        let mut left = number(blocks);
+        let mut left = blocks;
         while left > 0 {
             let oldest = self.queue(endpoint).oldest;
             let Some(&Entry { run, newer, .. }) = self.entries.get(oldest as usize) else { return };

@@ -68,7 +68,7 @@ fn advantage(candidates: &[Candidate<'_>], chosen: usize) -> Reason {
     let has_adapter =
         |c: &Candidate<'_>| matches!(c.adapter, AdapterFit::Active | AdapterFit::Resident);
     let cached = candidates[chosen].cached_blocks;
-    if candidates.iter().any(|candidate| candidate.cached_blocks < cached) {
+    if cached > 0 && candidates.iter().any(|candidate| candidate.cached_blocks < cached) {
         Reason::Prefix
     } else if has_adapter(&candidates[chosen]) && !candidates.iter().all(has_adapter) {
         Reason::Adapter

@@ -65,8 +65,8 @@ pub(super) struct Account {
     foreign: Foreign,
     adapters: AdapterResidency,
     signals: Box<Signals>,
-    /// Of the signals, when it told what runs, and the tokens that its KV cache has.
-    told: Option<Duration>,
+    /// Of the signals, until when it is known what runs, and the tokens that its KV cache has.
+    known_until: Option<Duration>,
     kv_capacity: Option<f64>,
     sent_at_scrape: u64,
     /// When it was last asked for a report.
@@ -98,7 +98,7 @@ impl Account {
             foreign: Foreign::default(),
             adapters: AdapterResidency::default(),
             signals: Box::default(),
-            told: None,
+            known_until: None,
             kv_capacity: None,
             sent_at_scrape: 0,
             asked: None,
@@ -213,7 +213,7 @@ impl Account {
 
     /// What others have there, if that was heard lately.
     pub(super) fn foreign(&self, now: Duration) -> Option<Foreign> {
-        (now.saturating_sub(self.told?) <= SIGNAL_AGE_MAX).then_some(self.foreign)
+        (now <= self.known_until?).then_some(self.foreign)
     }
 
     /// Whether it has counted less than it had before: then it is another process.
@@ -232,7 +232,7 @@ impl Account {
     /// Takes from the signals what every decision asks for.
     fn note_signals(&mut self) {
         let Signals { running, kv_blocks, kv_block_tokens, .. } = &*self.signals;
-        self.told = running.map(|running| running.heard);
+        self.known_until = running.map(|running| running.heard.saturating_add(SIGNAL_AGE_MAX));
         self.kv_capacity = kv_blocks.zip(*kv_block_tokens).map(|(blocks, tokens)| {
             // One block is vLLM's null block and holds nothing.
             approximate(blocks.value.saturating_sub(1)) * f64::from(tokens.value)

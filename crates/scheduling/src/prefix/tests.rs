@@ -42,7 +42,7 @@ fn remembered(index: &PrefixIndex) -> usize {
             assert_eq!((holder.entry, holder.pins), (at, 0));
             let whole = holder.blocks as usize == run.blocks.len();
             assert!(whole || older == NIL, "only of what is forgotten next, a part is held");
-            blocks += holder.blocks as usize;
+            blocks += holder.blocks;
             queued += 1;
             (older, at) = (at, entry.newer);
         }
@@ -71,7 +71,7 @@ fn remembered(index: &PrefixIndex) -> usize {
         }
     }
     assert_eq!((queued, index.entries.len() - index.unused_entries.len()), (entries, entries));
-    let all = |count: fn(&Queue) -> usize| index.queues.iter().map(count).sum::<usize>();
+    let all = |count: fn(&Queue) -> u32| index.queues.iter().map(count).sum::<u32>() as usize;
     assert_eq!(all(|queue| queue.pinned), pinned);
     all(|queue| queue.idle) + pinned
 }
@@ -192,7 +192,7 @@ proptest! {
         let mut index = PrefixIndex::default();
         let mut plain = vec![Plain::default(); 3];
         for endpoint in 0..3 {
-            index.set_capacity(endpoint, capacity);
+            index.set_capacity(endpoint, number(capacity));
         }
         let mut pins = Vec::new();
         let mut epoch = 0;
@@ -214,7 +214,7 @@ proptest! {
             let held = plain.iter().map(|plain| plain.pins.len() + plain.idle.len()).sum::<usize>();
             prop_assert_eq!(remembered(&index), held);
             for (endpoint, plain) in (0..).zip(&plain) {
-                prop_assert_eq!(index.pinned(endpoint), plain.pins.len());
+                prop_assert_eq!(index.pinned(endpoint) as usize, plain.pins.len());
             }
         }
         let expected: Vec<Match> = plain.iter().map(|plain| plain.found(&chain(&asked))).collect();
@@ -231,7 +231,7 @@ proptest! {
         let mut index = PrefixIndex::default();
         let mut pins = Vec::new();
         for (endpoint, prompt) in &prompts {
-            index.set_capacity(*endpoint, capacity);
+            index.set_capacity(*endpoint, number(capacity));
             pins.push(index.pin(*endpoint, prompt));
             let mut found = [Match::default(); 3];
             index.matches(prompt, &mut found);
@@ -243,7 +243,7 @@ proptest! {
         for pin in pins {
             index.unpin(pin);
         }
-        prop_assert!(index.queues.iter().all(|queue| queue.pinned == 0 && queue.idle <= capacity));
+        prop_assert!(index.queues.iter().all(|queue| queue.pinned == 0 && queue.idle <= number(capacity)));
         for endpoint in 0..3 {
             index.forget(endpoint);
         }

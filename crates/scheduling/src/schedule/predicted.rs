@@ -121,8 +121,8 @@ fn expected_excess(mean: f64, deviation: f64) -> f64 {
 ///
 /// Now and then an endpoint that was not tried for long goes first: what was learned of it may have been noise, or may be
 /// past, and who gets nothing teaches nothing.
-fn choices(candidates: &[Candidate<'_>], totals: &Totals, chance: &mut Chance) -> Choices {
-    let least = totals.all.iter().copied().fold(f64::INFINITY, f64::min);
+fn choices(candidates: &[Candidate<'_>], totals: &Totals<'_>, chance: &mut Chance) -> Choices {
+    let least = totals.cheapest.first().map_or(f64::INFINITY, |index| totals.all[*index]);
     let band = least + (least * BAND_SHARE).max(BAND_SECONDS);
     let within = totals.all.iter().filter(|total| **total <= band).count();
     let drawn = chance.below(within);

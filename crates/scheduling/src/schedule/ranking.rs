@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use crate::{CHOICES_MAX, COSTS_MAX, Chance, Choices, Cost, decision::total};
 
-/// Candidates looked at before those that cannot be among the cheapest are dropped.
-const KEPT_MAX: usize = 4 * COSTS_MAX;
+/// Candidates kept before those that cannot be among the cheapest are dropped.
+const KEPT_MAX: usize = 2 * COSTS_MAX;
 
 /// The order, and what stands behind it.
 pub(super) struct Ranked {
@@ -17,50 +17,68 @@ pub(super) struct Ranked {
     pub(super) costs: Vec<(usize, Cost)>,
 }
 
-/// What each candidate costs in all, and the cheapest of them with their indices, cheapest first, equals in the candidates'
-/// order.
-pub(super) struct Totals {
-    pub(super) all: SmallVec<[f64; 64]>,
-    pub(super) cheapest: SmallVec<[(f64, usize); KEPT_MAX]>,
+/// What each candidate costs in all, and the indices of the cheapest, cheapest first, equals in the candidates' order.
+pub(super) struct Totals<'a> {
+    pub(super) all: &'a [f64],
+    pub(super) cheapest: &'a [usize],
 }
 
-/// Ranks `len` candidates by the sum of their terms. `terms` is asked a second time for those that are explained.
+/// Ranks `len` candidates by the sum of their terms.
 pub(super) fn rank<const N: usize>(
     len: usize,
     names: &'static [&'static str; N],
     terms: impl Fn(usize) -> [f64; N],
-    choose: impl FnOnce(&Totals) -> Choices,
+    choose: impl FnOnce(&Totals<'_>) -> Choices,
 ) -> Ranked {
-    let all: SmallVec<[f64; 64]> = (0..len).map(|index| total(&terms(index))).collect();
-    let totals = Totals { cheapest: cheapest(&all), all };
-    let cost = |(_, index): &(f64, usize)| (*index, Cost::of(names, &terms(*index)));
-    let costs = totals.cheapest.iter().map(cost).collect();
-    Ranked { choices: choose(&totals), costs }
+    let mut few: SmallVec<[[f64; N]; COSTS_MAX]> = SmallVec::new();
+    let mut all: SmallVec<[f64; 2 * COSTS_MAX]> = SmallVec::new();
+    if len <= COSTS_MAX {
+        few.extend((0..len).map(&terms));
+        all.extend(few.iter().map(|terms| total(terms)));
+    } else {
+        all.extend((0..len).map(|index| total(&terms(index))));
+    }
+    let cheapest = cheapest(&all);
+    // Of many candidates, the terms of the few that are explained are worked out a second time.
+    let explained = |index: usize| few.get(index).copied().unwrap_or_else(|| terms(index));
+    let cost = |index: &usize| (*index, Cost::of(names, &explained(*index)));
+    let costs = cheapest.iter().map(cost).collect();
+    Ranked { choices: choose(&Totals { all: &all, cheapest: &cheapest }), costs }
 }
 
-fn cheapest(totals: &[f64]) -> SmallVec<[(f64, usize); KEPT_MAX]> {
-    let order = |a: &(f64, usize), b: &(f64, usize)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-    let mut kept: SmallVec<[(f64, usize); KEPT_MAX]> = SmallVec::new();
-    let mut worst: Option<f64> = None;
+fn cheapest(totals: &[f64]) -> SmallVec<[usize; COSTS_MAX]> {
+    let mut kept: SmallVec<[u128; KEPT_MAX]> = SmallVec::new();
+    // As cheap as the worst of those kept, it comes after them.
+    let mut below = u64::MAX;
     for (index, &total) in totals.iter().enumerate() {
-        // As cheap as the worst of those kept, it comes after them.
-        if worst.is_some_and(|worst| total.total_cmp(&worst) != Ordering::Less) {
+        let key = sortable(total);
+        if key >= below {
             continue;
         }
+        kept.push((u128::from(key) << 64) | index as u128);
         if kept.len() == KEPT_MAX {
-            let (_, last, _) = kept.select_nth_unstable_by(COSTS_MAX - 1, order);
-            worst = Some(last.0);
+            let (_, worst, _) = kept.select_nth_unstable(COSTS_MAX - 1);
+            below = u64::try_from(*worst >> 64).unwrap_or(u64::MAX);
             kept.truncate(COSTS_MAX);
         }
-        kept.push((total, index));
     }
-    kept.sort_unstable_by(order);
-    kept.truncate(COSTS_MAX);
-    kept
+    if kept.len() > COSTS_MAX {
+        kept.select_nth_unstable(COSTS_MAX - 1);
+        kept.truncate(COSTS_MAX);
+    }
+    kept.sort_unstable();
+    let index = |kept: &u128| usize::try_from(kept & u128::from(u64::MAX)).unwrap_or(0);
+    kept.iter().map(index).collect()
+}
+
+/// A number that orders as `f64::total_cmp` does.
+fn sortable(value: f64) -> u64 {
+    let bits = value.to_bits();
+    if bits >> 63 == 0 { bits | 1 << 63 } else { !bits }
 }
 
 /// The few cheapest, best first; equals in random order.
-pub(super) fn dice(chance: &mut Chance) -> impl FnOnce(&Totals) -> Choices {
+pub(super) fn dice(chance: &mut Chance) -> impl FnOnce(&Totals<'_>) -> Choices {
     |totals| {
         let mut best: SmallVec<[(f64, u64, usize); CHOICES_MAX]> = SmallVec::new();
         for (index, &total) in totals.all.iter().enumerate() {
@@ -78,11 +96,10 @@ pub(super) fn dice(chance: &mut Chance) -> impl FnOnce(&Totals) -> Choices {
     }
 }
 
-impl Totals {
+impl Totals<'_> {
     /// Somebody, and the cheapest others in order.
     pub(super) fn first_then_cheapest(&self, first: Option<usize>) -> Choices {
-        let cheapest = self.cheapest.iter().map(|(_, index)| *index);
-        let rest = cheapest.filter(|index| Some(*index) != first);
+        let rest = self.cheapest.iter().copied().filter(|index| Some(*index) != first);
         first.into_iter().chain(rest).take(CHOICES_MAX).collect()
     }
 }
