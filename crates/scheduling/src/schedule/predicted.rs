@@ -23,6 +23,7 @@ pub(super) fn rank(candidates: &[Candidate<'_>], chance: &mut Chance) -> Ranked 
     ranking::rank(candidates.len(), &TERMS, terms, |totals| choices(candidates, totals, chance))
 }
 
+#[inline]
 fn cost(candidate: &Candidate<'_>, pool: &PoolLoad) -> [f64; TERMS.len()] {
     let Candidate { load, speed, .. } = candidate;
     let uncached = candidate.uncached_tokens;
@@ -82,12 +83,12 @@ struct PoolLoad {
 impl PoolLoad {
     fn of(candidates: &[Candidate<'_>]) -> Self {
         let count = f64::from(u32::try_from(candidates.len()).unwrap_or(u32::MAX)).max(1.0);
-        let in_flight = |c: &Candidate<'_>| f64::from(c.in_flight) + c.load.foreign_requests;
-        let taken = candidates.iter().map(|c| taken(&c.load)).sum::<f64>() / count;
-        Self {
-            in_flight: candidates.iter().map(in_flight).sum::<f64>() / count,
-            taken: taken.min(1.0),
+        let (mut in_flight, mut filled) = (0.0, 0.0);
+        for candidate in candidates {
+            in_flight += f64::from(candidate.in_flight) + candidate.load.foreign_requests;
+            filled += taken(&candidate.load);
         }
+        Self { in_flight: in_flight / count, taken: (filled / count).min(1.0) }
     }
 }
 
