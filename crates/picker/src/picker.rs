@@ -20,7 +20,7 @@ use crate::{
     PoolSpec, Refusal, RequestRecord, RouteQuery, Routed,
     endpoint::SharedLedger,
     monotonic,
-    pool::{Picked, Pool, Snapshot},
+    pool::{Picked, Pool, Snapshot, Usable},
     prompt::Prompt,
     route::RouteTable,
     waiting::{Lobby, Placed},
@@ -391,13 +391,15 @@ fn members_of(spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) -> Vec<Me
 }
 
 fn publish(pool: &Pool, spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) {
+    let members = members_of(spec, members);
     pool.snapshot.store(Arc::new(Snapshot {
         policy: spec.policy,
         outlier_detection: spec.outlier_detection,
         flow_control: spec.flow_control,
         models: spec.models.as_slice().into(),
         objectives: spec.objectives.as_slice().into(),
-        members: members_of(spec, members),
+        usable: Usable::of(&members),
+        members,
         delivery: spec.delivery,
     }));
 }

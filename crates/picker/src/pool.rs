@@ -54,6 +54,7 @@ pub(crate) struct Snapshot {
     pub(crate) models: Arc<[ModelSpec]>,
     pub(crate) objectives: Arc<[ObjectiveSpec]>,
     pub(crate) members: Vec<Member>,
+    pub(crate) usable: Usable,
     pub(crate) delivery: Delivery,
 }
 
@@ -114,7 +115,7 @@ impl Pool {
     }
 
     pub(crate) fn has_usable(&self) -> bool {
-        self.snapshot.load().members.iter().any(is_usable)
+        !self.snapshot.load().usable.slots.is_empty()
     }
 
     /// What a request's place among those that wait hangs on.
@@ -143,20 +144,22 @@ impl Pool {
         now: Duration,
     ) -> Result<Picked, Unschedulable> {
         let snapshot = self.snapshot.load();
-        let usable = usable(&snapshot.members);
-        let slots: SmallVec<[Slot; 16]> =
-            usable.iter().map(|member| member.endpoint.slot()).collect();
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let chance = Chance::new(turn, self.seed.wrapping_add(turn));
         let policy = snapshot.policy;
         let rule = &snapshot.outlier_detection;
-        let picked = self.ledger.lock().pick(policy, request, &slots, rule, now, chance);
+        let picked =
+            self.ledger.lock().pick(policy, request, &snapshot.usable.slots, rule, now, chance);
         let (Decision { choices, reason, costs, .. }, charge) = picked?;
-        let mut chosen = choices.iter().map(|&index| Arc::clone(&usable[index].endpoint));
+        let endpoint = |index: usize| &snapshot.members[snapshot.usable.places[index]].endpoint;
+        let mut chosen = choices.iter().map(|&index| Arc::clone(endpoint(index)));
         let claim = Claim::new(chosen.next().ok_or(Unschedulable::NoEndpoints)?, charge);
         let others = chosen.collect();
-        let id = |index: usize| usable[index].endpoint.spec.id.clone();
-        let considered = costs.into_iter().map(|(index, cost)| (id(index), cost)).collect();
+        let considered = costs.into_iter().map(|(index, cost)| {
+            let id = endpoint(index).spec.id.clone();
+            (id, cost)
+        });
+        let considered = considered.collect();
         Ok(Picked { claim, others, policy, reason, considered })
     }
 
@@ -198,12 +201,20 @@ impl Default for Target {
     }
 }
 
-/// The members not known to be unready. One that was never asked counts: should it not be there,
-/// the request goes to the next choice.
-fn usable(members: &[Member]) -> Vec<&Member> {
-    members.iter().filter(|member| is_usable(member)).collect()
+/// The members not known to be unready. One that was never asked counts: should it not be there, the request goes to the
+/// next choice.
+#[derive(Debug, Default)]
+pub(crate) struct Usable {
+    /// Where they are among the members.
+    places: Vec<usize>,
+    slots: Vec<Slot>,
 }
 
-fn is_usable(member: &Member) -> bool {
-    member.health != Health::Unready
+impl Usable {
+    pub(crate) fn of(members: &[Member]) -> Self {
+        let is_usable = |place: &usize| members[*place].health != Health::Unready;
+        let places: Vec<usize> = (0..members.len()).filter(is_usable).collect();
+        let slots = places.iter().map(|place| members[*place].endpoint.slot()).collect();
+        Self { places, slots }
+    }
 }
