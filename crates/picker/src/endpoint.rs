@@ -52,7 +52,7 @@ impl Endpoint {
     }
 
     /// Prompt tokens of this gateway's requests that have no first token yet and are not cached, estimated from their
-    /// length. Answers that are not streamed show their first token with their last.
+    /// length. Where an answer is not streamed, until its prompt must have been computed.
     pub fn prefill_tokens_pending(&self) -> f64 {
         self.ledger.lock().prefill_tokens_pending(self.slot)
     }

@@ -6,8 +6,9 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 use crate::{Admission, Policy};
 
 /// Waiting requests that are looked at, in order, for one that can go. The first may be one that finds no room yet.
-pub const LOOKED_AT_MAX: usize = 64;
-/// How often a waiting request may be overtaken, within its priority, by smaller ones that found room where it did not.
+const LOOKED_AT_MAX: usize = 64;
+/// How often a waiting request may be overtaken by others that found room where it did not: by smaller ones, or by those of
+/// a lower priority.
 const OVERTAKEN_MAX: u32 = 16;
 /// Flows told apart in one priority; further ones share the place of flow 0.
 const FLOWS_MAX: usize = 256;
@@ -183,7 +184,7 @@ impl<T> AdmissionQueue<T> {
         flow.waiting.get(&ticket.number).map(|waiting| &waiting.waiter)
     }
 
-    /// Who may go now, in order: at most [`LOOKED_AT_MAX`], and nobody behind one that was overtaken too often.
+    /// Who may go now, in order: not more than a few, and nobody behind one that was overtaken too often.
     pub fn next(&self) -> Vec<Ticket> {
         let mut next = Vec::new();
         for (priority, band) in &self.bands {
@@ -278,6 +279,11 @@ impl<T> Band<T> {
             let now = self.now;
             self.flows.retain(|_, flow| !flow.waiting.is_empty() || flow.start > now);
         }
+        self.known(flow)
+    }
+
+    /// Where a flow is accounted for, or would be.
+    fn known(&self, flow: u64) -> u64 {
         let known = self.flows.contains_key(&flow) || self.flows.len() < FLOWS_MAX;
         if known { flow } else { 0 }
     }
@@ -298,7 +304,7 @@ impl<T> Band<T> {
     }
 
     fn is_over_share(&self, flow: u64, now: Duration) -> bool {
-        let own = self.flows.get(&flow).map_or(0.0, |flow| flow.used(now));
+        let own = self.flows.get(&self.known(flow)).map_or(0.0, |flow| flow.used(now));
         let (mut sum, mut count) = (0.0, 0.0);
         for flow in self.flows.values().filter(|flow| flow.is_active(now)) {
             sum += flow.used(now);

@@ -25,7 +25,7 @@ mod signals;
 mod slow_start;
 mod speed;
 
-pub use admission::{AdmissionQueue, Entry, FlowControl, LOOKED_AT_MAX, Ticket};
+pub use admission::{AdmissionQueue, Entry, FlowControl, Ticket};
 pub use breaker::{Outcome, OutlierDetection};
 pub use candidate::{AdapterFit, Candidate, Load, Speed};
 pub use chance::Chance;

@@ -157,17 +157,17 @@ impl PoolSpeed {
             variance += weight * (xx / (x * x).max(1e-9) - 1.0);
             covariance += weight * (xt / (x * t).max(1e-9) - 1.0);
         }
+        let prefill = prefill.unwrap_or(Common { mean: PREFILL_TOKEN_SECONDS, variance: 0.0 });
+        let step = Common { mean: 1.0, variance: 0.0 };
         if n == 0.0 {
             let (context, share) = (1.0, CONTEXT_TOKEN_SECONDS / STEP_SECONDS);
-            let step = Common { mean: 1.0, variance: 0.0 };
-            let prefill = prefill.unwrap_or(Common { mean: PREFILL_TOKEN_SECONDS, variance: 0.0 });
             return Self { prefill, step, context, seconds: STEP_SECONDS, share, known: false };
         }
         let told = variance > n * SPREAD_MIN * SPREAD_MIN;
         let share = if told { covariance / variance } else { CONTEXT_SHARE };
         let mut pool = Self {
-            prefill: prefill.unwrap_or(Common { mean: PREFILL_TOKEN_SECONDS, variance: 0.0 }),
-            step: Common { mean: 1.0, variance: 0.0 },
+            prefill,
+            step,
             context: (context / n).max(1.0),
             seconds: seconds / n,
             // A step cannot become shorter by context, nor consist of it alone.

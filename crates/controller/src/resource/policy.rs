@@ -22,7 +22,8 @@ pub(super) fn read(spec: &mut Fields<'_>, namespace: &Arc<str>) -> Option<Infere
     let policy = spec.get("loadBalancing").and_then(|item| {
         item.fields(|fields| fields.get("policy").and_then(|item| named(&item)))?
     });
-    let flow_control = spec.get("flowControl").and_then(|item| item.fields(flow_control));
+    let flow_control =
+        spec.get("flowControl").and_then(|item| item.fields(|fields| flow_control(fields, policy)));
     let outlier_detection =
         spec.get("outlierDetection").and_then(|item| item.fields(outlier_detection));
     let delivery = delivery(spec);
@@ -46,13 +47,15 @@ fn named(item: &Item<'_>) -> Option<Policy> {
     policy
 }
 
-fn flow_control(fields: &mut Fields<'_>) -> FlowControl {
+fn flow_control(fields: &mut Fields<'_>, policy: Option<Policy>) -> FlowControl {
     let mut flow = FlowControl::default();
     let late_binding = fields.get("lateBinding");
     flow.late_binding = late_binding.and_then(|item| item.boolean());
     let (requests, bytes, wait) =
         (fields.get("maxRequests"), fields.get("maxBytes"), fields.get("maxWait"));
-    if flow.late_binding == Some(false) {
+    // Without a policy here the gateway's own setting decides, which is not known here.
+    let waits = policy.is_none_or(|policy| flow.is_on(policy)) && flow.late_binding != Some(false);
+    if !waits {
         for item in [&requests, &bytes, &wait].into_iter().flatten() {
             item.warn("no request waits in the gateway", "write lateBinding: true");
         }

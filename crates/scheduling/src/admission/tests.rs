@@ -197,6 +197,20 @@ fn flows_that_are_too_many_share_a_place() {
     assert!(queue.bands[&Reverse(0)].flows.len() <= FLOWS_MAX);
 }
 
+#[test]
+fn flows_that_are_too_many_have_had_what_they_had_together() {
+    let mut queue: AdmissionQueue<u64> = AdmissionQueue::default();
+    let many = u64::try_from(FLOWS_MAX).unwrap();
+    for flow in 0..many {
+        queue.enter(flow, entry(0, flow, 1.0));
+    }
+    for flow in [1].into_iter().chain(many..2 * many) {
+        queue.passed(&entry(0, flow, 1.0), NOW);
+    }
+    assert_eq!(queue.admission(&entry(0, 2 * many, 1.0), NOW), Admission::WhenSpare);
+    assert_eq!(queue.admission(&entry(0, 1, 1.0), NOW), Admission::WhenFree);
+}
+
 proptest! {
     #[test]
     fn whatever_happens_counts_are_right_and_priorities_kept(

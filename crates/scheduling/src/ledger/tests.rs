@@ -276,6 +276,85 @@ fn a_prompt_is_pending_until_its_first_token() {
 }
 
 #[test]
+fn a_prompt_whose_first_token_nobody_tells_of_is_pending_until_it_must_be_computed() {
+    let mut pool = Pool::new(1);
+    let slot = pool.slots[0];
+    let unstreamed = InferenceRequest { unstreamed: true, ..prompt(PROMPT_BYTES) };
+    let claims =
+        [pool.pick(Policy::Predicted, &unstreamed).1, pool.pick(Policy::Predicted, &unstreamed).1];
+    let mut pending_at = |after: f64| {
+        pool.ledger.accounts[slot.index()].settle(NOW + Duration::from_secs_f64(after));
+        pool.ledger.prefill_tokens_pending(slot)
+    };
+    // At the 0.15 ms a token takes as long as nothing is known, one prompt after the other.
+    assert!((pending_at(0.14) - 2_000.0).abs() < 1e-6);
+    assert!((pending_at(0.16) - 1_000.0).abs() < 1e-6);
+    assert!(pending_at(0.31).abs() < 1e-6);
+    for claim in claims {
+        pool.end(claim);
+    }
+    assert!(pool.ledger.prefill_tokens_pending(slot).abs() < 1e-6, "it is taken off once");
+}
+
+/// Whether a prompt of so many tokens, in shares of an endpoint's cache, may go.
+fn goes(pool: &mut Pool, share: f64, admission: Admission) -> bool {
+    let tokens = floor(share * 160_000.0);
+    // Almost no answer, so that the prompt alone counts.
+    let request =
+        InferenceRequest { admission, max_tokens: Some(1), ..prompt(u64::from(tokens) * 4) };
+    pool.turn += 1;
+    let slots = pool.slots.clone();
+    let chance = Chance::new(pool.turn, pool.turn);
+    match pool.ledger.pick(Policy::Predicted, &request, &slots, &RULE, NOW, chance) {
+        Ok(_) => true,
+        Err(why) => {
+            assert_eq!(why, Unschedulable::Saturated);
+            false
+        }
+    }
+}
+
+#[test]
+fn a_request_waits_while_no_endpoint_has_room_for_its_prompt() {
+    let mut pool = Pool::new(2);
+    assert!(goes(&mut pool, 7.0, Admission::WhenFree), "who has not told is not full");
+    let mut pool = Pool::new(2);
+    for index in 0..2 {
+        pool.scraped(index, ScrapeMark::NOTHING, 0, 0.0);
+    }
+    assert!(
+        goes(&mut pool, 7.0, Admission::WhenFree),
+        "one too large for any goes where nobody is"
+    );
+    assert!(goes(&mut pool, 0.7, Admission::WhenFree));
+    assert!(!goes(&mut pool, 0.7, Admission::WhenFree));
+    assert!(goes(&mut pool, 0.2, Admission::WhenFree), "a smaller one finds room");
+    assert!(goes(&mut pool, 0.7, Admission::Always));
+}
+
+#[test]
+fn who_leaves_room_for_others_goes_only_where_two_could_and_others_find_two_that_compute_no_prompt()
+{
+    for admission in [Admission::WhenSpare, Admission::WhenUnnoticed] {
+        let mut pool = Pool::new(3);
+        for index in 0..3 {
+            pool.scraped(index, ScrapeMark::NOTHING, 0, 0.0);
+        }
+        assert!(goes(&mut pool, 0.01, admission), "all three are quiet");
+        assert!(goes(&mut pool, 0.01, admission), "two are");
+        assert!(!goes(&mut pool, 0.01, admission), "one is");
+        assert!(goes(&mut pool, 0.01, Admission::WhenFree), "it is there for others");
+    }
+    let mut pool = Pool::new(1);
+    pool.scraped(0, ScrapeMark::NOTHING, 0, 0.0);
+    let request = InferenceRequest { max_tokens: Some(1), ..prompt(4 * 64_000) };
+    let (_, mut claim) = pool.pick(Policy::Predicted, &request);
+    pool.ledger.tokens(&mut claim, 1, NOW);
+    assert!(!goes(&mut pool, 0.31, Admission::WhenSpare), "another like it would find no room");
+    assert!(goes(&mut pool, 0.29, Admission::WhenSpare));
+}
+
+#[test]
 fn a_request_that_goes_on_elsewhere_is_charged_there_with_its_whole_prompt() {
     let mut pool = Pool::new(2);
     let (first, second) = (pool.slots[0], pool.slots[1]);
@@ -467,6 +546,7 @@ enum Step {
         policy: usize,
         model: usize,
         bytes: u64,
+        unstreamed: bool,
         stale: bool,
     },
     Tokens(usize, u32),
@@ -481,8 +561,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         2 => (0usize..4).prop_map(Step::Add),
         1 => (0usize..4).prop_map(Step::Remove),
-        6 => (0..Policy::ALL.len(), 0usize..4, 0u64..9_000, any::<bool>())
-            .prop_map(|(policy, model, bytes, stale)| Step::Pick { policy, model, bytes, stale }),
+        6 => (0..Policy::ALL.len(), 0usize..4, 0u64..9_000, any::<bool>(), any::<bool>()).prop_map(
+            |(policy, model, bytes, unstreamed, stale)| {
+                Step::Pick { policy, model, bytes, unstreamed, stale }
+            }
+        ),
         4 => (at.clone(), 0u32..300).prop_map(|(claim, tokens)| Step::Tokens(claim, tokens)),
         4 => (at.clone(), any::<bool>()).prop_map(|(claim, whole)| Step::End(claim, whole)),
         2 => (at.clone(), at.clone()).prop_map(|(claim, to)| Step::Advance(claim, to)),
@@ -515,13 +598,14 @@ impl Model {
                 self.members.remove(&name(index));
                 self.ledger.remove(&name(index));
             }
-            Step::Pick { policy, model, bytes, stale } => {
+            Step::Pick { policy, model, bytes, unstreamed, stale } => {
                 let members: Vec<Slot> = self.members.values().copied().collect();
                 let usable = if stale { self.named.clone() } else { members };
-                self.pick(Policy::ALL[policy], model, bytes, &usable);
+                self.pick(Policy::ALL[policy], (model, bytes, unstreamed), &usable);
             }
             Step::Tokens(at, tokens) => {
-                if let Some(claim) = pick_of(&mut self.claims, at) {
+                let claim = pick_of(&mut self.claims, at).filter(|claim| claim.due.is_none());
+                if let Some(claim) = claim {
                     self.ledger.tokens(claim, tokens, self.now);
                 }
             }
@@ -582,7 +666,12 @@ impl Model {
         }
     }
 
-    fn pick(&mut self, policy: Policy, model: usize, bytes: u64, usable: &[Slot]) {
+    fn pick(
+        &mut self,
+        policy: Policy,
+        (model, bytes, unstreamed): (usize, u64, bool),
+        usable: &[Slot],
+    ) {
         self.turn += 1;
         let mut blocks = Vec::new();
         crate::hash_blocks(0, &vec![1; usize::try_from(bytes).unwrap()], &mut blocks);
@@ -592,6 +681,7 @@ impl Model {
             prompt_bytes: bytes,
             blocks: &blocks,
             prefix: bytes,
+            unstreamed,
             ..InferenceRequest::default()
         };
         let chance = Chance::new(self.turn, self.turn);

@@ -1,5 +1,5 @@
-//! `predicted`: the seconds until a request would have its last token, and what its prompt costs the others, summed
-//! without weights.
+//! `predicted`: the seconds until a request would have its last token, and what its prompt and its KV room cost the others,
+//! summed without weights.
 
 use super::ranking::{self, Ranked, Totals};
 use crate::{AdapterFit, Candidate, Chance, Choices, Load};
