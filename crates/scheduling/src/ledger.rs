@@ -138,14 +138,16 @@ pub struct Ending {
 /// What a gateway had on an endpoint when it sent a scrape. Goes into [`Ledger::scraped`] with the answer.
 #[derive(Clone, Copy, Debug)]
 pub struct ScrapeMark {
+    /// Requests ever sent there, and the tokens of their prompts and expected answers.
     sent: u64,
+    sent_tokens: f64,
     in_flight: u32,
     kv_tokens: f64,
 }
 
 impl ScrapeMark {
     /// Of a scrape sent before any request was.
-    pub const NOTHING: Self = Self { sent: 0, in_flight: 0, kv_tokens: 0.0 };
+    pub const NOTHING: Self = Self { sent: 0, sent_tokens: 0.0, in_flight: 0, kv_tokens: 0.0 };
 }
 
 /// What the endpoints of a pick have in common.
@@ -478,7 +480,7 @@ impl Ledger {
         account.judge(&claim, ending.outcome, now, &mut self.chance);
     }
 
-    /// To be taken when a scrape is sent: only what was sent before can be in its answer.
+    /// To be taken when a scrape is sent: what was sent before is in its answer, and what is sent while it is under way may be.
     pub fn mark(&self, slot: Slot) -> ScrapeMark {
         self.accounts[slot.index()].mark(self.pinned_tokens(slot))
     }

@@ -53,6 +53,7 @@ pub(super) struct Account {
     pub(super) holders: u32,
     in_flight: u32,
     pub(super) sent: u64,
+    sent_tokens: f64,
     prefill_tokens: f64,
     kv_tokens: f64,
     kv_variance: f64,
@@ -89,6 +90,7 @@ impl Account {
             holders: 1,
             in_flight: 0,
             sent: 0,
+            sent_tokens: 0.0,
             prefill_tokens: 0.0,
             kv_tokens: 0.0,
             kv_variance: 0.0,
@@ -252,6 +254,7 @@ impl Account {
     pub(super) fn charge(&mut self, claim: &Claim) {
         self.in_flight += 1;
         self.sent += 1;
+        self.sent_tokens += claim.prompt_tokens + claim.expected;
         self.learned.mean_prompt.add(claim.prompt_tokens);
         self.prefill_tokens += claim.pending;
         self.kv_tokens += claim.kv_tokens;
@@ -346,7 +349,8 @@ impl Account {
 
     pub(super) fn mark(&self, pinned_tokens: f64) -> ScrapeMark {
         let kv_tokens = self.kv_tokens + pinned_tokens;
-        ScrapeMark { sent: self.sent, in_flight: self.in_flight, kv_tokens }
+        let (sent, sent_tokens) = (self.sent, self.sent_tokens);
+        ScrapeMark { sent, sent_tokens, in_flight: self.in_flight, kv_tokens }
     }
 
     pub(super) fn scraped(&mut self, mark: ScrapeMark, signals: Signals, output_tokens: f64) {
@@ -382,9 +386,9 @@ impl Account {
         now: Duration,
     ) {
         let mark = ScrapeMark {
-            sent: self.sent,
             in_flight: self.in_flight.saturating_sub(1),
             kv_tokens: self.kv_tokens + pinned - claim.kv_tokens,
+            ..self.mark(pinned)
         };
         let Signals { waiting, running, kv_usage, .. } = &mut *self.signals;
         tell(waiting, report.waiting, now);
@@ -401,12 +405,15 @@ impl Account {
         self.see_others(mark, running, output_tokens);
     }
 
-    /// What the endpoint has beyond what was ours then is others'.
+    /// What the endpoint has beyond what can be ours is others'. That is what we had when we asked, and what we have sent since:
+    /// a busy endpoint takes its time to answer, and were that counted twice, it would look full.
     fn see_others(&mut self, mark: ScrapeMark, running: f64, output_tokens: f64) {
         let Some(waiting) = self.signals.waiting.map(|waiting| f64::from(waiting.value)) else {
             return;
         };
-        self.foreign.requests = (running + waiting - f64::from(mark.in_flight)).max(0.0);
+        let own = f64::from(mark.in_flight) + approximate(self.sent.saturating_sub(mark.sent));
+        let own_tokens = mark.kv_tokens + (self.sent_tokens - mark.sent_tokens);
+        self.foreign.requests = (running + waiting - own).max(0.0);
         let (Some(usage), Some(blocks), Some(tokens)) =
             (self.signals.kv_usage, self.signals.kv_blocks, self.signals.kv_block_tokens)
         else {
@@ -420,7 +427,7 @@ impl Account {
         let total =
             held + waiting * (mean_prompt + output_tokens / 2.0) + running * output_tokens / 2.0;
         let any = self.foreign.requests > 0.0;
-        self.foreign.kv_tokens = if any { (total - mark.kv_tokens).max(0.0) } else { 0.0 };
+        self.foreign.kv_tokens = if any { (total - own_tokens).max(0.0) } else { 0.0 };
     }
 }
 

@@ -400,6 +400,39 @@ fn a_page_that_shows_only_what_is_ours_changes_nothing() {
     assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([0, 1]));
 }
 
+/// What others are believed to have on an endpoint that has `running` requests, half its cache full, when it answers a
+/// scrape, of which `before` are ours from before the scrape was sent, and `meanwhile` since.
+fn others(running: u32, before: u32, meanwhile: u32) -> (f64, f64) {
+    let mut pool = Pool::new(1);
+    let slot = pool.slots[0];
+    let mut send = |count: u32| {
+        for _ in 0..count {
+            let _ = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
+        }
+        pool.ledger.mark(slot)
+    };
+    let mark = send(before);
+    send(meanwhile);
+    pool.scraped(0, mark, running, 0.5);
+    let load = pool.ledger.accounts[slot.index()].load(NOW, &Foreign::default());
+    (load.foreign_requests, load.foreign_kv_tokens)
+}
+
+#[test]
+fn what_is_sent_while_a_scrape_is_under_way_is_not_taken_for_others() {
+    for ours in [(4, 0), (0, 4), (2, 2)] {
+        assert_eq!(others(4, ours.0, ours.1), (0.0, 0.0), "{ours:?}");
+        assert_eq!(others(3, ours.0, ours.1), (0.0, 0.0), "one had not come yet");
+        let (requests, tokens) = others(6, ours.0, ours.1);
+        // Half of 160,016 tokens and half the answers of six, but four prompts and answers.
+        assert!(
+            (requests - 2.0).abs() < 1e-9
+                && (tokens - (80_008.0 + 384.0 - 4.0 * 1_128.0)).abs() < 1e-6,
+            "{tokens}"
+        );
+    }
+}
+
 #[test]
 fn how_many_bytes_a_token_has_is_learned_from_what_endpoints_count() {
     let mut pool = Pool::new(1);
