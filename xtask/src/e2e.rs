@@ -1,4 +1,4 @@
-//! The end-to-end suite's Python environment: made once, remade when its pins change.
+//! What the end-to-end suite needs: a Python environment, made once and remade when its pins change, and a browser.
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +15,9 @@ use crate::steps::run_shown;
 /// Written into the environment after everything was installed: the pins it was made from.
 const STAMP: &str = "installed-requirements.txt";
 
+/// Programs of the browser tests, and the packages that have them.
+const BROWSER: [(&str, &str); 2] = [("chromium", "chromium"), ("chromedriver", "chromium-driver")];
+
 /// One line for `cargo xtask test --list`.
 pub(crate) fn summary(places: &Places) -> String {
     format!("pytest e2e, in {}", environment(places).display())
@@ -29,6 +32,7 @@ pub(crate) fn run(places: &Places, arguments: &[String]) -> anyhow::Result<()> {
         binary.display()
     );
     let python = prepare(places)?;
+    find_browser()?;
     run_shown(
         Command::new(python)
             .args(["-m", "pytest", "e2e"])
@@ -37,6 +41,27 @@ pub(crate) fn run(places: &Places, arguments: &[String]) -> anyhow::Result<()> {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .current_dir(&places.root),
     )
+}
+
+/// The browser and its driver, installed if they are not there: by Debian's packages, since neither is anybody's to bundle.
+fn find_browser() -> anyhow::Result<()> {
+    let missing: Vec<&str> =
+        BROWSER.iter().filter(|(program, _)| !runs(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        println!("chromium and chromedriver are here already");
+        return Ok(());
+    }
+    let needs = "the end-to-end tests need a browser; install chromium and chromedriver \
+                 (Debian: apt install chromium chromium-driver)";
+    run_shown(Command::new("apt-get").arg("update")).context(needs)?;
+    let install = ["install", "--yes", "--no-install-recommends"];
+    run_shown(Command::new("apt-get").args(install).args(missing)).context(needs)
+}
+
+fn runs(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn environment(places: &Places) -> PathBuf {

@@ -8,7 +8,7 @@
 //! with `cargo build` alone.
 //!
 //! - [`steps`]: the checks, their order, and the runner that times them
-//! - [`e2e`]: the Python environment of the end-to-end suite
+//! - [`e2e`]: the Python environment and the browser of the end-to-end suite
 //! - `tidy` (tests only): the rules of the house
 
 #![expect(

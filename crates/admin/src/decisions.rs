@@ -43,7 +43,12 @@ pub(crate) fn list(view: &PoolView, query: &str) -> Result<Vec<DecisionJson>, &'
         Some(limit) => limit.parse().map_err(|_| "limit is a whole number, such as 20")?,
         None => usize::MAX,
     };
-    Ok(view.decisions().iter().take(limit).map(|record| decision(record)).collect())
+    Ok(latest(view, limit))
+}
+
+/// So many at the most, newest first.
+pub(crate) fn latest(view: &PoolView, limit: usize) -> Vec<DecisionJson> {
+    view.latest_decisions(limit).iter().map(|record| decision(record)).collect()
 }
 
 fn decision(record: &DecisionRecord) -> DecisionJson {

@@ -12,6 +12,8 @@ pub(crate) struct PoolJson {
     pool: PoolName,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'static str>,
+    /// Requests that wait in the gateway for one of the endpoints.
+    queued: usize,
     endpoints: Vec<EndpointJson>,
 }
 
@@ -54,6 +56,10 @@ struct EndpointJson {
     prompt_tokens_total: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation_tokens_total: Option<u64>,
+    /// Estimates of this gateway's own.
+    prefill_tokens_pending: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predicted_ttft_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scrape_age_seconds: Option<f64>,
 }
@@ -65,6 +71,7 @@ pub(crate) fn list(view: &PoolView) -> Vec<PoolJson> {
         PoolJson {
             pool: PoolName::of(&key),
             policy: spec.map(|spec| spec.policy.name()),
+            queued: view.queue(&key).0,
             endpoints: members.iter().map(|member| endpoint(member, now)).collect(),
         }
     };
@@ -103,6 +110,9 @@ fn endpoint(member: &Member, now: Duration) -> EndpointJson {
         running_adapters: signals.running_adapters.as_deref().cloned(),
         prompt_tokens_total: signals.prompt_tokens.map(|reading| reading.value),
         generation_tokens_total: signals.generation_tokens.map(|reading| reading.value),
+        // Estimates have no digits behind the point, and fewer bytes without.
+        prefill_tokens_pending: member.endpoint.prefill_tokens_pending().max(0.0).round(),
+        predicted_ttft_seconds: member.endpoint.predicted_ttft_seconds(),
         scrape_age_seconds: member.scrape_age(now).map(|age| age.as_secs_f64()),
     }
 }

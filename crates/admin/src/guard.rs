@@ -2,16 +2,19 @@
 //!
 //! A page from anywhere can make a browser on this machine or network send requests here. Two things
 //! stop it: a name that an attacker can own is not accepted as `Host` (else, once the name points
-//! here, the page may read the answers), and what changes something is refused when another site's
-//! page sends it.
+//! here, the page may read the answers), and what changes something, or lasts, is refused when another
+//! site's page sends it.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, Method, header, request::Parts};
 
+use crate::ports::EVENTS;
+
 const HOST: &str = "the admin port is reached by IP address, as localhost, or by a name inside the \
                     cluster, not by this Host";
-const SITE: &str = "another site's page may not change anything here; use a command such as curl";
+const SITE: &str =
+    "another site's page may not change or follow anything here; use a command such as curl";
 
 /// Says why a request is refused.
 pub(crate) fn check(request: &Parts) -> Result<(), &'static str> {
@@ -22,10 +25,8 @@ pub(crate) fn check(request: &Parts) -> Result<(), &'static str> {
     if !hosts.into_iter().all(is_ours) {
         return Err(HOST);
     }
-    if !request.method.is_safe()
-        && request.method != Method::OPTIONS
-        && is_foreign(&request.headers)
-    {
+    let changes = !request.method.is_safe() && request.method != Method::OPTIONS;
+    if (changes || request.uri.path() == EVENTS) && is_foreign(&request.headers) {
         return Err(SITE);
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! only thing that can be changed here is to begin a drain.
 //!
 //! Deliberately absent: TLS and passwords (the admin port is for loopback, and refuses what a
-//! browser may be tricked into sending), configuration by HTTP, the dashboard's files.
+//! browser may be tricked into sending), configuration by HTTP.
 //!
 //! Modules:
 //! - `server`: the accept loop and its limits
@@ -13,6 +13,8 @@
 //! - `guard`: what the admin port refuses, for browsers' sake
 //! - `query`: parameters of a request
 //! - `endpoints`, `decisions`, `configuration`, `objects`: the JSON views
+//! - `dashboard`: what the page at `/` is kept up to date with
+//! - `assets`: the files of that page
 
 use std::sync::Arc;
 
@@ -21,7 +23,9 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 mod answer;
+mod assets;
 mod configuration;
+mod dashboard;
 mod decisions;
 mod endpoints;
 mod guard;
@@ -30,6 +34,8 @@ mod ports;
 mod query;
 mod server;
 
+use dashboard::Dashboard;
+pub use dashboard::PAGES_MAX;
 pub use server::CONNECTIONS_MAX;
 
 /// Where everything shown comes from. The functions are called on the server's tasks: they must not
@@ -56,15 +62,21 @@ impl std::fmt::Debug for Views {
 /// Answers health checks until `tasks` are stopping. Dropping the future closes the listener;
 /// connections stay until they are idle or `tasks` are stopping.
 pub async fn serve_health(listener: TcpListener, views: Arc<Views>, tasks: Tasks) {
-    server::serve(listener, views, tasks, ports::health).await;
+    server::serve(listener, tasks, move |request| ports::health(&views, request)).await;
 }
 
 /// Answers Prometheus until `tasks` are stopping. Dropping the future is as for [`serve_health`].
 pub async fn serve_stats(listener: TcpListener, views: Arc<Views>, tasks: Tasks) {
-    server::serve(listener, views, tasks, ports::stats).await;
+    server::serve(listener, tasks, move |request| ports::stats(&views, request)).await;
 }
 
-/// Answers the operator until `tasks` are stopping. Dropping the future is as for [`serve_health`].
+/// Answers the operator until `tasks` are stopping, and samples what the dashboard shows. Dropping the future is as for
+/// [`serve_health`]; open dashboards get no news any more.
 pub async fn serve_admin(listener: TcpListener, views: Arc<Views>, tasks: Tasks) {
-    server::serve(listener, views, tasks, ports::admin).await;
+    let dashboard = Arc::new(Dashboard::new(tasks.clone()));
+    let (sampled, shown) = (Arc::clone(&views), Arc::clone(&dashboard));
+    tokio::select! {
+        () = server::serve(listener, tasks, move |request| ports::admin(&views, &shown, request)) => {}
+        () = dashboard.run(&sampled) => {}
+    }
 }

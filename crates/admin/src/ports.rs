@@ -1,18 +1,24 @@
 //! Which port answers which path.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode, request::Parts};
 use serde_json::json;
 
 use crate::{
     Views,
     answer::{self, Answer},
-    configuration, decisions, endpoints, guard, objects,
+    assets, configuration,
+    dashboard::{Dashboard, events},
+    decisions, endpoints, guard, objects,
 };
 
 const HEALTH_PATHS: [&str; 2] = ["/healthz/ready", "/healthz/live"];
 const STATS_PATHS: [&str; 2] = ["/stats/prometheus", "/metrics"];
-const ADMIN_PATHS: [&str; 6] =
-    ["/", "/endpoints", "/decisions", "/config_dump", "/objects", "/drain"];
+const ADMIN_PATHS: [&str; 8] =
+    ["/", "/endpoints", "/decisions", "/config_dump", "/objects", "/history", EVENTS, "/drain"];
+/// Never ends by itself.
+pub(crate) const EVENTS: &str = "/events";
 
 const READING: &str = "GET, HEAD";
 
@@ -49,12 +55,13 @@ pub(crate) fn stats(views: &Views, request: &Parts) -> Answer {
     answer::of(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
 }
 
-pub(crate) fn admin(views: &Views, request: &Parts) -> Answer {
+pub(crate) fn admin(views: &Views, dashboard: &Arc<Dashboard>, request: &Parts) -> Answer {
     if let Err(message) = guard::check(request) {
         return answer::refusal(StatusCode::FORBIDDEN, message);
     }
     let path = request.uri.path();
-    if !ADMIN_PATHS.contains(&path) {
+    let asset = assets::at(path);
+    if asset.is_none() && !ADMIN_PATHS.contains(&path) {
         return answer::not_found(path, &ADMIN_PATHS);
     }
     if path == "/drain" {
@@ -63,14 +70,21 @@ pub(crate) fn admin(views: &Views, request: &Parts) -> Answer {
     if !is_reading(request) {
         return answer::not_allowed(READING);
     }
+    if let Some(asset) = asset {
+        return answer::of(StatusCode::OK, asset.content_type, asset.content);
+    }
     let query = request.uri.query().unwrap_or_default();
     match path {
-        "/" => index(),
         "/endpoints" => answer::json(StatusCode::OK, &endpoints::list(&views.view)),
         "/decisions" => match decisions::list(&views.view, query) {
             Ok(decisions) => answer::json(StatusCode::OK, &decisions),
             Err(message) => answer::refusal(StatusCode::BAD_REQUEST, message),
         },
+        "/history" => match dashboard.history(query) {
+            Ok(history) => answer::numbers(&history),
+            Err(message) => answer::refusal(StatusCode::BAD_REQUEST, message),
+        },
+        EVENTS => events(dashboard),
         "/config_dump" => {
             let desired = configuration::desired(&views.view.desired());
             let mut dump = (views.config)();
@@ -79,10 +93,6 @@ pub(crate) fn admin(views: &Views, request: &Parts) -> Answer {
         }
         _ => answer::json(StatusCode::OK, &objects::filter((views.objects)(), query)),
     }
-}
-
-fn index() -> Answer {
-    answer::of(StatusCode::OK, "text/html; charset=utf-8", include_str!("index.html"))
 }
 
 fn drain(views: &Views, request: &Parts) -> Answer {

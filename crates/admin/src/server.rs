@@ -12,7 +12,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Views, answer::Answer};
+use crate::answer::Answer;
 
 /// Connections of one server; more wait in the listener's backlog.
 pub const CONNECTIONS_MAX: usize = 128;
@@ -28,30 +28,27 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers a request; its body is ignored.
-pub(crate) type Handler = fn(&Views, &Parts) -> Answer;
+pub(crate) trait Handler: Fn(&Parts) -> Answer + Send + Sync + 'static {}
+
+impl<F: Fn(&Parts) -> Answer + Send + Sync + 'static> Handler for F {}
 
 /// Serves until `tasks` are stopping.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    views: Arc<Views>,
-    tasks: Tasks,
-    handler: Handler,
-) {
+pub(crate) async fn serve(listener: TcpListener, tasks: Tasks, handler: impl Handler) {
     tokio::select! {
-        () = accept(&listener, &views, &tasks, handler) => {}
+        () = accept(&listener, &tasks, Arc::new(handler)) => {}
         () = tasks.stopping() => {}
     }
 }
 
-async fn accept(listener: &TcpListener, views: &Arc<Views>, tasks: &Tasks, handler: Handler) {
+async fn accept(listener: &TcpListener, tasks: &Tasks, handler: Arc<impl Handler>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (views, stop) = (Arc::clone(views), tasks.clone());
+                let (handler, stop) = (Arc::clone(&handler), tasks.clone());
                 tasks.spawn("admin connection", async move {
-                    connection(stream, views, stop, handler).await;
+                    connection(stream, stop, handler).await;
                     drop(place);
                 });
             }
@@ -63,10 +60,10 @@ async fn accept(listener: &TcpListener, views: &Arc<Views>, tasks: &Tasks, handl
     }
 }
 
-async fn connection(stream: TcpStream, views: Arc<Views>, tasks: Tasks, handler: Handler) {
+async fn connection(stream: TcpStream, tasks: Tasks, handler: Arc<impl Handler>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (parts, _ignored) = request.into_parts();
-        ready(Ok::<_, Infallible>(handler(&views, &parts)))
+        ready(Ok::<_, Infallible>(handler(&parts)))
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);

@@ -28,7 +28,10 @@ pub use desired::{
     TargetModel, WeightedPool,
 };
 pub use endpoint::Endpoint;
-pub use metrics::{MetricReference, Metrics, Workload};
+pub use metrics::{
+    MetricReference, Metrics, OutcomeTally, RequestTally, TalliedOutcome, Tally, TokenTally,
+    Workload,
+};
 pub use picker::{Asked, DecisionRecord, EndpointPicker, PoolView, PoolWriter};
 pub use pool::{Health, Member};
 pub use record::{Finish, Journal, OpenRecord, RECORD_TEXT_BYTES_MAX, RequestRecord};

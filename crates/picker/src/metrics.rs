@@ -10,11 +10,13 @@ use crate::{Finish, Member, PoolKey, RequestRecord, pool::Picked};
 mod gauges;
 mod istio;
 mod make;
+mod tally;
 
 use gauges::Gauges;
 use istio::IstioMetrics;
 use make::Maker;
 pub use make::MetricReference;
+pub use tally::{OutcomeTally, RequestTally, TalliedOutcome, Tally, TokenTally};
 
 /// Distinct values a `model` label takes from answers, and as many again from objects; more become
 /// `other`.

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     Assignment, Delivery, Desired, Endpoint, Health, Journal, Member, Metrics, OpenRecord, PoolKey,
-    PoolSpec, Refusal, RequestRecord, RouteQuery, Routed,
+    PoolSpec, Refusal, RequestRecord, RouteQuery, Routed, Tally,
     endpoint::SharedLedger,
     monotonic,
     pool::{Picked, Pool, Snapshot, Usable},
@@ -318,7 +318,17 @@ impl PoolView {
 
     /// The latest decisions, newest first.
     pub fn decisions(&self) -> Vec<Arc<DecisionRecord>> {
-        self.0.decisions.lock().iter().rev().cloned().collect()
+        self.latest_decisions(usize::MAX)
+    }
+
+    /// So many of them at the most.
+    pub fn latest_decisions(&self, limit: usize) -> Vec<Arc<DecisionRecord>> {
+        self.0.decisions.lock().iter().rev().take(limit).cloned().collect()
+    }
+
+    /// What was counted since the start.
+    pub fn tally(&self) -> Tally {
+        self.0.metrics.tally()
     }
 
     /// The Prometheus page.

@@ -24,6 +24,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     Check(CheckArgs),
     Get(GetArgs),
+    Top(TopArgs),
     Sim(SimArgs),
     Bench(Box<BenchArgs>),
     Compare(Box<CompareArgs>),
@@ -146,6 +147,42 @@ pub(crate) struct GetArgs {
     /// The gateway's admin port
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15000")]
     pub(crate) admin: String,
+}
+
+/// Show the endpoints of a running gateway, kept up to date.
+///
+/// On a terminal: s sorts by the next column, r turns the order round, q ends it. Elsewhere the table is printed again each
+/// second.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TopArgs {
+    /// The gateway's admin port
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15000")]
+    pub(crate) admin: String,
+    /// Column to sort by; numbers the largest first
+    #[arg(long, value_enum, default_value_t = SortBy::Endpoint)]
+    pub(crate) sort: SortBy,
+    /// The other way round
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// Print the table once and end
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// A column of `top`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum SortBy {
+    Endpoint,
+    Pool,
+    State,
+    InFlight,
+    Running,
+    Waiting,
+    Kv,
+    Prefill,
+    Ttft,
+    Tokens,
+    Scraped,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

@@ -8,3 +8,4 @@ pub(crate) mod get;
 pub(crate) mod reference;
 pub(crate) mod serve;
 pub(crate) mod sim;
+pub(crate) mod top;

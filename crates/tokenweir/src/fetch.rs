@@ -8,7 +8,10 @@ use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
+
+use crate::outcome::Failed;
 
 /// Longest answer read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -55,4 +58,19 @@ pub(crate) async fn fetch(
         Ok(answer) => answer,
         Err(_) => bail!("{authority} did not answer within {ANSWER_WAIT_MAX:?}"),
     }
+}
+
+/// What the admin port of a running gateway says at this path. Dropping the future closes the connection.
+pub(crate) async fn ask_admin<T: DeserializeOwned>(admin: &str, path: &str) -> Result<T, Failed> {
+    let base = admin.trim_end_matches('/');
+    let authority = base.strip_prefix("http://").unwrap_or(base);
+    let answer = fetch(authority, authority, Method::GET, path, Bytes::new()).await;
+    let (status, body) = answer.map_err(|error| {
+        Failed::Run(format!("{error:#}; is the gateway running, and is this its --admin address?"))
+    })?;
+    if status != 200 {
+        let said = String::from_utf8_lossy(&body).trim().to_owned();
+        return Err(Failed::Run(format!("the gateway answered {status}: {said}")));
+    }
+    serde_json::from_slice(&body).map_err(Failed::run)
 }

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => command::serve::run(&args),
         Command::Check(args) => command::check::run(&args),
         Command::Get(args) => command::get::run(&args),
+        Command::Top(args) => command::top::run(&args),
         Command::Sim(args) => command::sim::run(&args),
         Command::Bench(args) => command::bench::run(&args),
         Command::Compare(args) => command::compare::run(&args),

@@ -1,5 +1,6 @@
 //! The three servers over loopback sockets.
 
+mod dashboard;
 mod limits;
 mod setting;
 mod views;

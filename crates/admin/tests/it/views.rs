@@ -108,24 +108,24 @@ async fn endpoints_show_what_is_known_and_leave_out_the_rest() {
     let expected = json!([
         {
             "name": "llama", "namespace": "default", "kind": "InferencePool",
-            "policy": "least-request",
+            "policy": "least-request", "queued": 0,
             "endpoints": [
                 {
                     "endpoint": "10.0.0.1:8000", "workload": "vllm-0", "address": "10.0.0.1",
                     "health": "ready", "in_flight": 1, "waiting": 2, "running": 5,
                     "kv_usage": 0.25, "kv_blocks": 256, "block_size": 16, "adapters_max": 4,
                     "running_adapters": ["sql-lora"], "prompt_tokens_total": 1204,
-                    "generation_tokens_total": 442,
+                    "generation_tokens_total": 442, "prefill_tokens_pending": 1.0,
                 },
                 {
                     "endpoint": "10.0.0.2:8000", "workload": "vllm-1", "address": "10.0.0.2",
-                    "health": "unknown", "in_flight": 0,
+                    "health": "unknown", "in_flight": 0, "prefill_tokens_pending": 0.0,
                 },
             ],
         },
         {
             "name": "llama", "namespace": "default", "kind": "Service", "port": 8000,
-            "policy": "least-request", "endpoints": [],
+            "policy": "least-request", "queued": 0, "endpoints": [],
         },
     ]);
     assert_eq!(pools, expected);

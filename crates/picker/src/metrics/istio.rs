@@ -106,6 +106,11 @@ impl IstioMetrics {
         })
     }
 
+    /// The counters of prompt tokens and of completion tokens.
+    pub(super) fn tokens(&self) -> [&IntCounterVec; 2] {
+        [&self.prompt_tokens, &self.completion_tokens]
+    }
+
     pub(super) fn observe_request(&self, record: &RequestRecord, duration: Duration, model: &str) {
         let code = record.response_code.to_string();
         let service = record.pool.as_ref().map(PoolKey::service);

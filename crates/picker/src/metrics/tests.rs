@@ -392,3 +392,56 @@ fn gauges_of_what_was_removed_disappear() {
     assert!(kept.iter().all(|line| line.contains("endpoint=\"b\"")), "{kept:?}");
     check(&page, "inference_pool_ready_pods", &["inference_pool_ready_pods{name=\"p\"} 1"]);
 }
+
+#[test]
+fn the_tally_has_the_counts_of_the_page() {
+    let metrics = metrics();
+    let streamed = |model: &str, ttft: Duration| {
+        let mut one = answered(model);
+        one.first_token = Some(one.started + ttft);
+        (one.usage.prompt_tokens, one.usage.completion_tokens) = (Some(10), Some(3));
+        one
+    };
+    let ended = |finish: Finish| RequestRecord { finish: Some(finish), ..answered("m") };
+    for record in [
+        streamed("m", Duration::from_millis(1)),
+        streamed("m", Duration::from_millis(300)),
+        streamed("n", Duration::from_secs(1000)),
+        ended(Finish::Refused("shed")),
+        ended(Finish::ClientGone),
+    ] {
+        metrics.observe(&record, Duration::from_secs(2));
+    }
+    metrics.retry("p", "reset");
+    let tally = metrics.tally();
+    let requests: Vec<_> = tally
+        .requests
+        .iter()
+        .map(|one| (one.pool.as_str(), one.model.as_str(), one.requests))
+        .collect();
+    assert_eq!(requests, [("p", "m", 4), ("p", "n", 1)]);
+    let filled = |counts: &[u64]| -> Vec<(usize, u64)> {
+        counts.iter().copied().enumerate().filter(|(_, count)| *count > 0).collect()
+    };
+    // Up to 1 ms, between 250 ms and 500 ms, and beyond 640 s.
+    assert_eq!(filled(&tally.requests[0].ttft), [(0, 1), (9, 1)]);
+    assert_eq!(filled(&tally.requests[1].ttft), [(TTFT_SECONDS.len(), 1)]);
+    let tokens: Vec<_> = tally
+        .tokens
+        .iter()
+        .map(|one| (one.service.as_str(), one.model.as_str(), one.prompt, one.completion))
+        .collect();
+    let service = "p.default.svc.cluster.local";
+    assert_eq!(tokens, [(service, "m", 20, 6), (service, "n", 10, 3)]);
+    let outcomes: Vec<_> = tally
+        .outcomes
+        .iter()
+        .map(|one| (one.outcome, one.pool.as_str(), one.what.as_str(), one.count))
+        .collect();
+    let expected = [
+        (TalliedOutcome::Retry, "p", "reset", 1),
+        (TalliedOutcome::Refusal, "p", "shed", 1),
+        (TalliedOutcome::Disconnect, "p", "", 1),
+    ];
+    assert_eq!(outcomes, expected);
+}

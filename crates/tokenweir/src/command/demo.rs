@@ -101,6 +101,8 @@ Try it:
     http://127.0.0.1:{port}/v1/completions \
     -d '{{"model": "tweet-summary", "prompt": "Write as if you were a critic: San Francisco", "max_tokens": 100, "temperature": 0}}'
 
+  http://{admin}/                             the dashboard
+  {program} top --admin http://{admin}        its table of endpoints, in this terminal
   curl http://{admin}/endpoints               what is known of each endpoint
   curl http://{admin}/decisions               where the last requests went, and why
   curl http://{stats}/stats/prometheus        metrics

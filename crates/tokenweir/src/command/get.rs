@@ -1,13 +1,11 @@
 //! `tokenweir get`: objects with their status, from a running gateway.
 
-use bytes::Bytes;
 use controller::Kind;
-use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
     args::{GetArgs, Output},
-    fetch::fetch,
+    fetch::ask_admin,
     outcome::{Failed, Outcome, say, say_error},
 };
 
@@ -60,8 +58,6 @@ fn kind(asked: &str) -> Result<Kind, Failed> {
 }
 
 async fn objects(args: &GetArgs, kind: Kind) -> Result<Vec<Value>, Failed> {
-    let base = args.admin.trim_end_matches('/');
-    let authority = base.strip_prefix("http://").unwrap_or(base);
     let kind_name = kind.name().to_owned();
     let asked = [
         ("kind", Some(&kind_name)),
@@ -71,15 +67,7 @@ async fn objects(args: &GetArgs, kind: Kind) -> Result<Vec<Value>, Failed> {
     let asked =
         asked.iter().filter_map(|(key, value)| Some(format!("{key}={}", encoded((*value)?))));
     let path = format!("/objects?{}", asked.collect::<Vec<_>>().join("&"));
-    let answer = fetch(authority, authority, Method::GET, &path, Bytes::new()).await;
-    let (status, body) = answer.map_err(|error| {
-        Failed::Run(format!("{error:#}; is the gateway running, and is this its --admin address?"))
-    })?;
-    if status != 200 {
-        let said = String::from_utf8_lossy(&body).trim().to_owned();
-        return Err(Failed::Run(format!("the gateway answered {status}: {said}")));
-    }
-    serde_json::from_slice(&body).map_err(Failed::run)
+    ask_admin(&args.admin, &path).await
 }
 
 fn encoded(text: &str) -> String {
