@@ -42,6 +42,11 @@ impl Failure {
         }
     }
 
+    /// Whether this process lacks something, which says nothing of the endpoint.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Self::Connect(error) if picker::is_exhausted(error))
+    }
+
     /// Whether the endpoint did answer, if not as wanted.
     pub(crate) fn is_answer(&self) -> bool {
         matches!(self, Self::Status { .. } | Self::TooLarge { .. } | Self::Invalid { .. })

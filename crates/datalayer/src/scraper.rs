@@ -123,7 +123,8 @@ impl Scraper {
 
     fn judge_health(&mut self, failure: Option<&Failure>) {
         let health = if failure.is_none() { Health::Ready } else { Health::Unready };
-        if self.health == health {
+        let unknown = failure.is_some_and(Failure::is_own);
+        if self.health == health || unknown {
             return;
         }
         self.health = health;

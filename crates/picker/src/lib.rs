@@ -10,6 +10,7 @@ mod clock;
 mod desired;
 mod draw;
 mod endpoint;
+mod exhausted;
 mod metrics;
 mod picker;
 mod pool;
@@ -28,6 +29,7 @@ pub use desired::{
     TargetModel, WeightedPool,
 };
 pub use endpoint::Endpoint;
+pub use exhausted::is_exhausted;
 pub use metrics::{
     MetricReference, Metrics, OutcomeTally, RequestTally, TalliedOutcome, Tally, TokenTally,
     Workload,

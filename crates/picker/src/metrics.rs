@@ -72,8 +72,10 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Reloads of the configuration by outcome.
     pub reloads: IntCounterVec,
-    /// Client connections accepted, and refused at the limit.
+    /// Client connections accepted, refused at the limit, and ended for breaking the protocol.
     pub connections: IntCounterVec,
+    /// Limits of client connections that were reached; requests have refusals.
+    pub limits_reached: IntCounterVec,
 }
 
 impl Metrics {
@@ -126,6 +128,11 @@ impl Metrics {
                 "tokenweir_connections_total",
                 "Client connections, by what became of them.",
                 &["outcome"],
+            )?,
+            limits_reached: make.counter(
+                "tokenweir_limits_reached_total",
+                "How often a limit of client connections took effect.",
+                &["limit"],
             )?,
             models: Mutex::default(),
             page: Mutex::default(),

@@ -11,6 +11,18 @@ pub enum Refusal {
     BodyTooLarge { limit_bytes: usize },
     #[error("the request headers are larger than the gateway takes; send fewer or shorter headers")]
     HeadersTooLarge,
+    #[error("the request's path is longer than the gateway takes; send a shorter one")]
+    PathTooLong,
+    #[error("this is no HTTP/1.1 request, or its head is broken; check what sends it")]
+    MalformedHead,
+    #[error("the request's head did not arrive within {0:?}; send it without pauses")]
+    HeaderTimeout(Duration),
+    #[error(
+        "the gateway has no connection to give; retry shortly, and raise its limit of open files"
+    )]
+    Exhausted,
+    #[error("the gateway has as many connections as it may; retry shortly")]
+    TooManyConnections,
     #[error("the request names no host or several; send one Host header")]
     InvalidHost,
     #[error("too many large request bodies are on their way; retry shortly")]
@@ -77,8 +89,13 @@ impl Refusal {
             Self::InvalidBody(_) => (400, "invalid_body", Fault::Client, "-"),
             Self::BodyTooLarge { .. } => (413, "too_large", Fault::Client, "-"),
             Self::HeadersTooLarge => (431, "too_large", Fault::Client, "-"),
+            Self::PathTooLong => (414, "too_large", Fault::Client, "-"),
+            Self::MalformedHead => (400, "malformed_head", Fault::Client, "DPE"),
+            Self::HeaderTimeout(_) => (408, "header_timeout", Fault::Client, "-"),
             Self::InvalidHost => (400, "invalid_host", Fault::Client, "-"),
-            Self::Overloaded => (503, "overloaded", Fault::Gateway, "UO"),
+            Self::Overloaded | Self::Exhausted | Self::TooManyConnections => {
+                (503, "overloaded", Fault::Gateway, "UO")
+            }
             Self::BodyTimeout(_) => (408, "body_timeout", Fault::Client, "-"),
             Self::NoRoute { .. } => (404, "no_route", Fault::Client, "NR"),
             Self::NoEndpoints { .. } | Self::PoolNotFound { .. } => {
@@ -96,7 +113,11 @@ impl Refusal {
             Self::Panicked => (500, "panicked", Fault::Gateway, "-"),
         };
         let retry_after = match self {
-            Self::NoEndpoints { .. } | Self::PoolNotFound { .. } | Self::Overloaded => Some(1),
+            Self::NoEndpoints { .. }
+            | Self::PoolNotFound { .. }
+            | Self::Overloaded
+            | Self::Exhausted
+            | Self::TooManyConnections => Some(1),
             Self::Shed { retry_after, .. }
             | Self::QueueFull { retry_after, .. }
             | Self::QueueTimeout { retry_after, .. } => Some(whole_seconds(*retry_after)),

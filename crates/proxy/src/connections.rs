@@ -12,7 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use picker::{AppProtocol, Endpoint, EndpointSpec, Tasks};
+use picker::{AppProtocol, Endpoint, EndpointSpec, Tasks, is_exhausted};
 use scheduling::EndpointId;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -59,6 +59,8 @@ pub(crate) fn keep_alive(stream: &TcpStream) {
 pub(crate) enum SendError {
     /// No connection: the endpoint has not seen the request.
     Connect(String),
+    /// The gateway itself has no connection to give: no fault of the endpoint.
+    Exhausted(String),
     /// The connection broke before a response head came.
     Reset(hyper::Error),
 }
@@ -200,6 +202,9 @@ impl Connections {
         let connected = timeout(limit, TcpStream::connect((&*spec.host, spec.port))).await;
         let stream = match connected {
             Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if is_exhausted(&error) => {
+                return Err(SendError::Exhausted(error.to_string()));
+            }
             Ok(Err(error)) => return Err(SendError::Connect(error.to_string())),
             Err(_) => return Err(SendError::Connect(format!("no connection within {limit:?}"))),
         };

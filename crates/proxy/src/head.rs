@@ -66,6 +66,9 @@ impl Head {
         if hosts > 1 || (self.authority.is_empty() && self.parts.version == Version::HTTP_11) {
             return Err(Refusal::InvalidHost);
         }
+        if !is_framed_plainly(headers) {
+            return Err(Refusal::MalformedHead);
+        }
         if self.parts.method == Method::CONNECT {
             // A tunnel is no inference request, whatever its route.
             let host = self.host.clone();
@@ -182,6 +185,14 @@ impl RouteQuery for Head {
     fn header(&self, name: &str) -> Option<&str> {
         self.parts.headers.get(name)?.to_str().ok()
     }
+}
+
+/// Whether a body's encoding on the way, if it has one, is the one that everybody reads alike.
+fn is_framed_plainly(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let plain =
+        codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    plain && codings.next().is_none()
 }
 
 /// Removes what concerns one connection only: RFC 9110, 7.6.1, and what `Connection` names.

@@ -8,6 +8,7 @@
 
 mod access_log;
 mod connections;
+mod downstream;
 mod explain;
 mod head;
 mod limits;

@@ -12,10 +12,18 @@ pub struct Limits {
     pub headers_max: usize,
     /// What all requests' bodies may take together; small ones are not counted.
     pub bodies_bytes_max: usize,
-    /// Time for a request's head to arrive. It also ends idle keep-alive connections.
+    /// Time for a request's head to arrive, from its first byte on; for a connection's first head,
+    /// from the connection on.
     pub header_read_timeout: Duration,
     /// Time for a request's body to arrive.
     pub body_read_timeout: Duration,
+    /// How long a client connection may be without a request.
+    pub connection_idle_timeout: Duration,
+    /// How old a client connection becomes, less up to a tenth by chance: then it ends after the
+    /// requests that it has.
+    pub connection_age_max: Duration,
+    /// How long a client may take nothing of an answer that is there for it.
+    pub write_timeout: Duration,
     /// Concurrent streams of one HTTP/2 client connection.
     pub http2_streams_max: u32,
     pub connect_timeout: Duration,
@@ -32,8 +40,11 @@ impl Default for Limits {
             header_bytes_max: 64 * 1024,
             headers_max: 100,
             bodies_bytes_max: 1024 * 1024 * 1024,
-            header_read_timeout: Duration::from_secs(75),
+            header_read_timeout: Duration::from_secs(30),
             body_read_timeout: Duration::from_mins(2),
+            connection_idle_timeout: Duration::from_secs(75),
+            connection_age_max: Duration::from_hours(1),
+            write_timeout: Duration::from_mins(1),
             http2_streams_max: 256,
             connect_timeout: Duration::from_secs(2),
             upstream_idle_timeout: Duration::from_secs(4),

@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +19,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use picker::{ListenerSpec, PoolView};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
@@ -26,7 +27,8 @@ use tokio::{
 
 use crate::{
     Proxy,
-    connections::{Executor, keep_alive},
+    connections::keep_alive,
+    downstream::{ClientStream, Reached, Streams, Watch, keep, turn_away},
     head::Peer,
 };
 
@@ -43,6 +45,18 @@ const HEAD_BUFFER_BYTES: usize = 256 * 1024;
 const HEAD_COUNT_MAX: usize = 400;
 /// What an HTTP/2 stream may hold of an answer its client does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// What the system may hold of answers that are not on their way yet. It also lets a client that
+/// reads slowly show that it reads.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+/// Streams that an HTTP/2 client has reset before they were looked at; more end its connection
+/// (CVE-2023-44487).
+const HTTP2_RESETS_MAX: usize = 20;
+/// Streams that were reset because their client broke the protocol; more end its connection
+/// (CVE-2025-8671).
+const HTTP2_ERRORS_MAX: usize = 64;
+/// How often a silent HTTP/2 client is asked whether it is still there.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A port could not be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +165,17 @@ fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Whether accepting failed because of the one connection that was to be accepted.
+fn is_its_own(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::TimedOut
+    )
+}
+
 struct Accept {
     proxy: Proxy,
     port: u16,
@@ -161,6 +186,7 @@ struct Accept {
 impl Accept {
     async fn run(self, listener: TcpListener) {
         let mut stopping = std::pin::pin!(self.proxy.connections().stopping());
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -169,9 +195,22 @@ impl Accept {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, remote)) => self.admit(stream, remote),
+                Ok((stream, remote)) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!(port = self.port, "connections are accepted again");
+                    }
+                    self.admit(stream, remote);
+                }
+                // One connection that ended before it was taken says nothing of the next.
+                Err(error) if is_its_own(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, port = self.port, "accept failed");
+                    Reached::OpenFiles.count(self.proxy.picker().metrics());
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(
+                            %error, port = self.port,
+                            "connections cannot be accepted; raise the limit of open files"
+                        );
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -182,6 +221,8 @@ impl Accept {
         let connections = &self.proxy.picker().metrics().connections;
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             connections.with_label_values(&["refused"]).inc();
+            Reached::Connections.count(self.proxy.picker().metrics());
+            turn_away(&stream);
             return;
         };
         connections.with_label_values(&["accepted"]).inc();
@@ -199,62 +240,83 @@ async fn serve_connection(
     peer: Peer,
     _permit: OwnedSemaphorePermit,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
-    }
-    keep_alive(&stream);
-    let begun = Arc::new(Notify::new());
+    prepare(&stream);
+    let metrics = Arc::clone(proxy.picker().metrics());
+    let watch = Watch::new(*proxy.limits(), &peer);
     let service = {
-        let (proxy, begun) = (proxy.clone(), Arc::clone(&begun));
+        let (proxy, watch, metrics) = (proxy.clone(), Arc::clone(&watch), Arc::clone(&metrics));
         service_fn(move |request| {
-            begun.notify_one();
-            let proxy = proxy.clone();
-            async move { Ok::<_, Infallible>(Box::pin(proxy.serve(request, peer)).await) }
+            let active = watch.begin(&request, &metrics);
+            let (proxy, metrics) = (proxy.clone(), Arc::clone(&metrics));
+            async move {
+                let response = Box::pin(proxy.serve(request, peer)).await;
+                Ok::<_, Infallible>(active.answer(response, &metrics))
+            }
         })
     };
     let builder = builder(&proxy);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let mut stopping = std::pin::pin!(proxy.connections().stopping());
-    let first_head = tokio::time::sleep(proxy.limits().header_read_timeout);
-    let mut first_head = std::pin::pin!(first_head);
-    let mut waiting = true;
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(error = %DebugChain(&*error), remote = %peer.remote, "connection ended");
-                }
-                return;
-            }
-            () = &mut stopping, if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = begun.notified(), if waiting => waiting = false,
-            () = &mut first_head, if waiting => return,
+    let stream = ClientStream::new(stream, proxy.clone(), peer, Arc::clone(&watch));
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let finish =
+        |connection: Pin<&mut auto::Connection<'_, _, _, _>>| connection.graceful_shutdown();
+    let stopping = proxy.connections().stopping();
+    if let Some(Err(error)) = keep(connection, finish, &watch, stopping, &metrics).await {
+        tracing::debug!(error = %DebugChain(&*error), remote = %peer.remote, "connection ended");
+        if breaks_protocol(&*error) {
+            metrics.connections.with_label_values(&["protocol_error"]).inc();
         }
     }
 }
 
-fn builder(proxy: &Proxy) -> auto::Builder<Executor> {
+/// Settings of a client's socket. Where the system refuses one, other limits hold.
+fn prepare(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+    if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT could not be set");
+    }
+    keep_alive(stream);
+}
+
+fn builder(proxy: &Proxy) -> auto::Builder<Streams> {
     let limits = proxy.limits();
-    let mut builder = auto::Builder::new(Executor(proxy.connections().clone()));
+    let streams = Streams {
+        tasks: proxy.connections().clone(),
+        metrics: Arc::clone(proxy.picker().metrics()),
+        write_timeout: limits.write_timeout,
+    };
+    let mut builder = auto::Builder::new(streams);
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read_timeout)
+        // The time for a head is the connection's keeper's business.
+        .header_read_timeout(None)
         .max_buf_size(HEAD_BUFFER_BYTES)
         .max_headers(HEAD_COUNT_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_streams_max)
+        .max_pending_accept_reset_streams(HTTP2_RESETS_MAX)
+        .max_local_error_reset_streams(HTTP2_ERRORS_MAX)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(u32::try_from(HEAD_BUFFER_BYTES).unwrap_or(u32::MAX))
-        .keep_alive_interval(limits.header_read_timeout);
+        .keep_alive_interval(HTTP2_PING_INTERVAL)
+        .keep_alive_timeout(HTTP2_PING_TIMEOUT);
     builder
+}
+
+/// Whether an HTTP/2 connection ended because its client does not keep to the protocol. What
+/// HTTP/1.1 has of that was answered, and is counted as a refusal.
+fn breaks_protocol(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_library();
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// An error and what caused it, on one line.

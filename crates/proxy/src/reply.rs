@@ -86,7 +86,11 @@ pub(crate) fn refuse(
     }
     let ends_connection = matches!(
         refusal,
-        Refusal::Draining | Refusal::BodyTooLarge { .. } | Refusal::BodyTimeout(_)
+        Refusal::Draining
+            | Refusal::BodyTooLarge { .. }
+            | Refusal::BodyTimeout(_)
+            // Where its body ends is in doubt.
+            | Refusal::MalformedHead
     );
     if ends_connection {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -87,7 +87,9 @@ impl Upstream {
                     if failure.may_move && assignment.advance(failure.outcome) {
                         continue;
                     }
-                    assignment.failed();
+                    if !matches!(failure.refusal, Refusal::Exhausted) {
+                        assignment.failed();
+                    }
                     match failure.answer {
                         Some(answer) => *answer,
                         None => return Err((failure.refusal, assignment)),
@@ -268,6 +270,16 @@ impl Failure {
                     refusal: Refusal::Unreachable { tried },
                     outcome: "unreachable",
                     may_move: true,
+                    answer: None,
+                }
+            }
+            SendError::Exhausted(error) => {
+                tracing::debug!(endpoint, error, "no connection to give");
+                Self {
+                    refusal: Refusal::Exhausted,
+                    outcome: "exhausted",
+                    // No other endpoint could be connected to either.
+                    may_move: false,
                     answer: None,
                 }
             }

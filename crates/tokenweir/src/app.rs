@@ -12,7 +12,7 @@ use std::{
 use admin::{Views, serve_admin, serve_health, serve_stats};
 use datalayer::{Datalayer, Options};
 use picker::{EndpointPicker, Journal, Metrics, Tasks, Workload};
-use proxy::{AccessLog, Limits, Listeners, Proxy, ProxyOptions};
+use proxy::{AccessLog, Listeners, Proxy, ProxyOptions};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -90,7 +90,7 @@ impl App {
         ready: impl FnOnce(),
     ) -> Outcome {
         let options = ProxyOptions {
-            limits: Limits::default(),
+            limits: self.settings.limits,
             endpoint_header: self.settings.endpoint_header,
         };
         let proxy =

@@ -14,6 +14,7 @@ mod command;
 mod configuration;
 mod fetch;
 mod logging;
+mod open_files;
 mod outcome;
 mod profile;
 mod settings;
@@ -37,5 +38,6 @@ fn main() -> ExitCode {
         Command::Compare(args) => command::compare::run(&args),
         Command::Reference(args) => command::reference::run(&args),
     };
+    logging::flush();
     outcome.report()
 }

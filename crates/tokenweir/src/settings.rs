@@ -8,12 +8,16 @@ use std::{
     time::Duration,
 };
 
-use proxy::LogFormat;
+use proxy::{Limits, LogFormat};
 use scheduling::Policy;
 use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 
 use crate::args::SettingArgs;
+
+mod limits;
+
+use limits::RawLimits;
 
 /// Longest time a setting can name.
 const TIME_MAX: Duration = Duration::from_hours(24);
@@ -33,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     pub(crate) scrape_interval: Duration,
     pub(crate) endpoint_header: bool,
+    pub(crate) limits: Limits,
 }
 
 impl Default for Settings {
@@ -49,6 +54,7 @@ impl Default for Settings {
             log_format: LogFormat::Json,
             scrape_interval: Duration::from_secs(1),
             endpoint_header: true,
+            limits: Limits::default(),
         }
     }
 }
@@ -67,6 +73,7 @@ struct RawSettings {
     log_format: Option<Written>,
     scrape_interval: Option<Written>,
     endpoint_header: Option<Written>,
+    limits: Option<RawLimits>,
 }
 
 /// A value and its line. All are read as text, so that one of the wrong kind hides no other.
@@ -142,6 +149,7 @@ impl Settings {
                 base.endpoint_header,
                 "true or false",
             ),
+            limits: raw.limits.unwrap_or_default().read(&mut reader, base.limits),
         };
         if reader.problems.is_empty() { Ok(settings) } else { Err(reader.problems) }
     }
@@ -160,6 +168,7 @@ impl Settings {
             "log-format": format,
             "scrape-interval": format!("{:?}", self.scrape_interval),
             "endpoint-header": self.endpoint_header,
+            "limits": limits::shown(&self.limits),
         })
     }
 }

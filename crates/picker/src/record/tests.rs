@@ -56,10 +56,15 @@ fn refusals() -> Vec<(Refusal, Wire)> {
         row(Refusal::IdleTimeout, 504, "idle_timeout", endpoint, "UT"),
         row(Refusal::RouteTimeout(second), 504, "route_timeout", endpoint, "UT"),
         row(Refusal::Draining, 503, "draining", gateway, "-"),
+        row(Refusal::Exhausted, 503, "overloaded", gateway, "UO"),
+        row(Refusal::TooManyConnections, 503, "overloaded", gateway, "UO"),
+        row(Refusal::PathTooLong, 414, "too_large", client, "-"),
+        row(Refusal::MalformedHead, 400, "malformed_head", client, "DPE"),
+        row(Refusal::HeaderTimeout(second), 408, "header_timeout", client, "-"),
         row(Refusal::Panicked, 500, "panicked", gateway, "-"),
     ];
     // In seconds, rounded up.
-    for (index, retry_after) in [(5, 1), (6, 1), (7, 4), (8, 1)] {
+    for (index, retry_after) in [(5, 1), (6, 1), (7, 4), (8, 1), (15, 1), (16, 1)] {
         rows[index].1.retry_after = Some(retry_after);
     }
     rows

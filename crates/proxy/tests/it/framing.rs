@@ -227,8 +227,13 @@ async fn connections_above_the_limit_are_refused_until_others_end() {
         wire.send(&get("/v1/models")).await;
         assert_eq!(wire.answer().await.code, 200);
     }
-    assert_eq!(setting.wire().await.closed().await, b"");
+    let mut refused = setting.wire().await;
+    let reply = refused.answer().await;
+    assert_eq!((reply.code, reply.header("x-tokenweir-reason")), (503, Some("overloaded")));
+    assert_eq!((reply.header("retry-after"), reply.ended), (Some("1"), Ended::Clean));
+    assert_eq!(refused.closed().await, b"");
     assert_eq!(setting.metric("tokenweir_connections_total", &["refused"]), 1);
+    assert_eq!(setting.metric("tokenweir_limits_reached_total", &["\"connections\""]), 1);
     drop(first);
     until("the first connection's end", || setting.connections.running() <= 2).await;
     let mut third = Wire::open(setting.addr).await;

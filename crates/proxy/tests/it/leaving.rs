@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use picker::Finish;
 use sim::{Fault, Handle, Profile, Running, Server, SimConfig};
 
 use crate::{
@@ -176,4 +177,57 @@ async fn many_at_once_leave_nothing_behind() {
         check_left(&record);
     }
     until("no connection open", || server.handle().connections() == 0).await;
+}
+
+/// Leaves with a goodbye or with a reset.
+fn leave(wire: Wire, reset: bool) {
+    let stream = wire.into_stream();
+    if reset {
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("linger");
+    }
+}
+
+/// Nothing is charged, nothing runs, and the proxy serves.
+async fn check_nothing_left(server: &Running, setting: &Setting) {
+    until("no request in flight", || setting.in_flight() == 0).await;
+    let idle = server.handle().until(|handle| handle.in_flight() == 0);
+    soon("nothing runs at the endpoint", idle).await;
+    until("no connection left", || setting.connections.running() == 1).await;
+    setting.check_serves().await;
+}
+
+#[tokio::test]
+async fn at_any_byte_of_a_request() {
+    let (server, setting) = Setting::with_sim().await;
+    let request = post("/v1/completions", &completion(true, 3));
+    for sent in 0..request.len() {
+        for reset in [false, true] {
+            let mut wire = setting.wire().await;
+            wire.send(&request[..sent]).await;
+            leave(wire, reset);
+        }
+    }
+    check_nothing_left(&server, &setting).await;
+    assert_eq!(server.handle().requests(), 0, "no part of a request is one");
+    for record in setting.records() {
+        let one = record.path == "/v1/models" || record.finish == Some(Finish::ClientGone);
+        assert!(one, "{record:?}");
+    }
+}
+
+#[tokio::test]
+async fn at_any_byte_of_an_answer() {
+    let (server, setting) = Setting::with_sim().await;
+    let request = post("/v1/completions", &completion(true, 3));
+    let whole = setting.ask(&request).await.body.len();
+    for read in (0..whole).step_by(17) {
+        for reset in [false, true] {
+            let mut wire = setting.wire().await;
+            wire.send(&request).await;
+            wire.so_far(|reply| reply.body.len() >= read).await;
+            leave(wire, reset);
+        }
+    }
+    check_nothing_left(&server, &setting).await;
 }

@@ -1,15 +1,19 @@
 //! The proxy over real sockets on loopback, in front of simulated and of misbehaving endpoints.
 
 mod bytes;
+mod chaos;
+mod conformance;
 mod drain;
 mod ejection;
 mod explain;
 mod failover;
 mod fake;
+mod frames;
 mod framing;
 mod headers;
 mod http2;
 mod leaving;
+mod limits;
 mod load;
 mod malformed;
 mod midstream;
@@ -17,6 +21,7 @@ mod policy;
 mod pressure;
 mod refusals;
 mod setting;
+mod smuggling;
 mod tokens;
 mod waiting;
 mod wire;

@@ -208,7 +208,10 @@ async fn methods_that_open_tunnels_open_none() {
 async fn impatient() -> (sim::Running, Setting) {
     let server = fast_sim().await;
     let setting = Setup::new(&[server.addr()])
-        .limits(|limits| limits.header_read_timeout = Duration::from_millis(50))
+        .limits(|limits| {
+            limits.header_read_timeout = Duration::from_millis(50);
+            limits.connection_idle_timeout = Duration::from_millis(50);
+        })
         .start();
     (server, setting)
 }
@@ -254,7 +257,10 @@ async fn an_idle_connection_is_closed() {
 async fn a_long_answer_does_not_count_as_idling() {
     let server = crate::setting::slow_sim().await;
     let setting = Setup::new(&[server.addr()])
-        .limits(|limits| limits.header_read_timeout = Duration::from_millis(50))
+        .limits(|limits| {
+            limits.header_read_timeout = Duration::from_millis(50);
+            limits.connection_idle_timeout = Duration::from_millis(50);
+        })
         .start();
     let mut wire = setting.wire().await;
     wire.send(&post("/v1/completions", &completion(true, 10))).await;

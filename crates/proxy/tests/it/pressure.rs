@@ -23,7 +23,7 @@ use crate::{
 /// More than the buffers of two connections' sockets can hold.
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// An endpoint that gets rid of nothing for this long is held back.
-const STILL: Duration = Duration::from_millis(300);
+const STILL: Duration = Duration::from_secs(1);
 
 /// An endpoint whose answers never end, and the bytes it has got rid of.
 async fn endless(head: &'static str) -> (Fake, Arc<AtomicUsize>) {
@@ -64,7 +64,7 @@ async fn held_back(sent: &AtomicUsize) -> usize {
 async fn check_held_back(head: &'static str) {
     let (fake, sent) = endless(head).await;
     let setting =
-        Setup::new(&[fake.addr]).pool(|pool| pool.delivery.idle_timeout = STILL / 3).start();
+        Setup::new(&[fake.addr]).pool(|pool| pool.delivery.idle_timeout = STILL / 2).start();
     let mut stream = TcpStream::connect(setting.addr).await.expect("the proxy listens");
     let request = post("/v1/completions", &completion(true, 9));
     stream.write_all(&request).await.expect("the proxy reads");

@@ -170,7 +170,7 @@ fn ejecting_for(ejection: Duration) -> OutlierDetection {
     }
 }
 
-fn endpoint(address: SocketAddr, protocol: AppProtocol) -> EndpointSpec {
+pub(crate) fn endpoint(address: SocketAddr, protocol: AppProtocol) -> EndpointSpec {
     EndpointSpec {
         id: EndpointId::new(address.to_string()),
         workload: "vllm-0".into(),

@@ -5,15 +5,16 @@ use controller::{EndpointUrl, Manifests, endpoints_config, parse_endpoint_url, r
 use crate::{
     app::App,
     args::ServeArgs,
-    logging,
+    logging, open_files,
     outcome::{Failed, Outcome},
     settings::Settings,
     signals::stop_requested,
 };
 
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
-    let (settings, source) = read_all(args).map_err(Failed::Usage)?;
+    let (mut settings, source) = read_all(args).map_err(Failed::Usage)?;
     logging::start(settings.log_format);
+    open_files::fit(&mut settings.limits);
     let app = App::new(settings.clone())?;
     let configuration = app.configuration();
     let ready = || tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");

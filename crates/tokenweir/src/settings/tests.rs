@@ -96,7 +96,7 @@ fn the_defaults_are_those_of_the_help_text() {
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown = serde_json::to_value(Settings::default().shown()).unwrap();
     let shown = shown.as_object().unwrap();
-    for (key, value) in shown {
+    for (key, value) in shown.iter().filter(|(key, _)| *key != "limits") {
         let value = match value.as_object() {
             Some(labels) => {
                 let pairs = labels.iter().map(|(key, value)| format!("{key}={value}"));
@@ -109,7 +109,7 @@ fn the_defaults_are_those_of_the_help_text() {
         let (_, default) = about.split_once("[default: ").unwrap();
         assert_eq!(default, value.replace('"', ""), "{key}");
     }
-    assert_eq!(shown.len(), 10);
+    assert_eq!(shown.len(), 11);
 }
 
 #[test]
@@ -312,4 +312,43 @@ fn an_unknown_key_is_refused_with_its_line() {
         let both = [problem, "--policy: \"x\": no policy is called"];
         check("unknown", &["--policy=x"], Some(text), Err(&both));
     }
+}
+
+#[test]
+fn limits_are_a_section_of_the_file() {
+    let text = "\
+limits:
+  connections: 1
+  connection-idle-timeout: 2s
+  connection-age: 3s
+  http2-streams: 4
+  headers: 5
+  header-bytes: 6000
+  header-timeout: 7s
+  body-timeout: 8s
+  body-bytes-total: 90000
+  write-timeout: 10s
+  connect-timeout: 11s
+  endpoint-idle-timeout: 12s
+  endpoint-idle-connections: 13
+";
+    let settings = read("limits", &[], Some(text)).unwrap();
+    let shown = serde_json::to_value(settings.shown()).unwrap()["limits"].clone();
+    for (key, value) in shown.as_object().unwrap() {
+        let value = value.to_string().replace('"', "");
+        assert!(text.contains(&format!("  {key}: {value}\n")), "{key}: {value}");
+    }
+    let Limits { connections_max, connection_age_max, write_timeout, .. } = settings.limits;
+    assert_eq!((connections_max, connection_age_max.as_secs()), (1, 3));
+    assert_eq!(write_timeout.as_secs(), 10);
+}
+
+#[test]
+fn a_limit_that_cannot_be_is_reported_with_its_place() {
+    let text = "limits:\n  connections: 0\n  headers: many\n  header-timeout: 30\n";
+    let connections = "FILE:2: limits.connections: \"0\": expected a whole number from 1 to";
+    let headers = "FILE:3: limits.headers: \"many\": expected a whole number from 1 to 400";
+    let time = "FILE:4: limits.header-timeout: \"30\": expected a time between";
+    check("limit", &[], Some(text), Err(&[connections, headers, time]));
+    check("no-limit", &[], Some("limits:\n  connectoins: 1\n"), Err(&["FILE:2: "]));
 }
