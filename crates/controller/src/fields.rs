@@ -57,7 +57,7 @@ impl Report {
         problems.push(Problem {
             severity,
             file: Arc::clone(&self.file),
-            line: Some(line),
+            line: (line > 0).then_some(line),
             object: self.object.clone(),
             field: (!field.is_empty()).then(|| field.to_owned()),
             message,
@@ -108,6 +108,11 @@ impl<'a> Item<'a> {
     /// Reports a value of the wrong type.
     pub(crate) fn expected(&self, what: &str, hint: &str) {
         self.error(format_args!("expected {what}, found {}", self.node.describe()), hint);
+    }
+
+    /// The value as it was given.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        self.node.to_json()
     }
 
     pub(crate) fn is_map(&self) -> bool {

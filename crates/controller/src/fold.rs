@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use picker::{Desired, HostPattern, ListenerSpec};
+use picker::{Desired, ListenerSpec};
 use scheduling::Policy;
 
 use crate::{
@@ -14,13 +14,17 @@ use crate::{
     status::{ObjectStatus, Verdict},
 };
 
+mod gateway_api;
 mod gateways;
+mod http_routes;
 mod models;
 mod policies;
 mod pools;
 mod routes;
+mod workloads;
 
-pub(crate) use pools::endpoint_id;
+use routes::Routes;
+pub(crate) use workloads::endpoint_id;
 
 /// What a fold needs to know beyond the objects.
 #[derive(Clone, Debug)]
@@ -29,12 +33,15 @@ pub struct FoldOptions {
     pub labels: BTreeMap<String, String>,
     /// For InferencePools without a policy of their own.
     pub default_policy: Policy,
+    /// Objects come from an API server. Pods then come and go all the time, and conditions that
+    /// counted them would be written again and again.
+    pub kubernetes: bool,
 }
 
 impl Default for FoldOptions {
     fn default() -> Self {
         let labels = [("istio".to_owned(), "ingressgateway".to_owned())];
-        Self { labels: labels.into(), default_policy: Policy::default() }
+        Self { labels: labels.into(), default_policy: Policy::default(), kubernetes: false }
     }
 }
 
@@ -49,9 +56,9 @@ pub struct Folded {
 }
 
 /// What the objects come to together. Equal objects give equal results.
-pub fn fold(objects: &[Object], options: &FoldOptions) -> Folded {
-    let mut oldest_first: Vec<&Object> = objects.iter().collect();
-    oldest_first.sort_by_key(|object| (object.created, object.kind, object.path(), object.group));
+pub fn fold<'o>(objects: impl IntoIterator<Item = &'o Object>, options: &'o FoldOptions) -> Folded {
+    let mut oldest_first: Vec<&Object> = objects.into_iter().collect();
+    oldest_first.sort_by(|a, b| age(a).cmp(&age(b)));
     let mut world = World {
         objects: oldest_first,
         options,
@@ -62,39 +69,29 @@ pub fn fold(objects: &[Object], options: &FoldOptions) -> Folded {
     world.extension_on = world.mesh_config();
 
     let gateways = gateways::find(&mut world);
+    let mut api_gateways = gateway_api::find(&mut world);
     let mut pools = pools::find(&mut world);
-    let routes = routes::fold(&mut world, &gateways, &mut pools);
+    let mut routes = routes::fold(&mut world, &gateways, &mut pools);
+    http_routes::fold(&mut world, &mut api_gateways, &mut pools, &mut routes);
+    let mut listeners = gateways.listeners();
+    api_gateways.add_listeners(&mut listeners);
+    api_gateways.judge(&mut world);
     pools.forget_unused(&routes.uses);
     models::fold(&mut world, &mut pools);
     policies::fold(&mut world, &mut pools);
     pools::judge(&mut world, &pools, &routes);
 
-    let mut desired = Desired {
-        listeners: gateways.listeners(),
-        pools: pools.into_specs(),
-        routes: routes.specs,
-    };
-    tidy(&mut desired);
-    world.finish(desired, &routes.uses)
-}
-
-/// Everything in an order that does not depend on that of the objects.
-fn tidy(desired: &mut Desired) {
+    let Routes { specs, uses } = routes;
+    let mut desired =
+        Desired { listeners, pools: pools.into_specs(), routes: routes::in_order(specs) };
     desired.listeners.sort_by_key(|listener: &ListenerSpec| listener.port);
     desired.pools.sort_by(|a, b| a.key.cmp(&b.key));
-    desired.routes.sort_by_key(|route| {
-        let best = route.hosts.iter().map(specificity).min();
-        (route.port, best, route.name.clone(), route.hosts.clone())
-    });
+    world.finish(desired, &uses)
 }
 
-/// Lower is more specific.
-fn specificity(host: &HostPattern) -> usize {
-    match host {
-        HostPattern::Exact(_) => 0,
-        HostPattern::Suffix(suffix) => usize::MAX / 2 - suffix.len(),
-        HostPattern::Any => usize::MAX,
-    }
+/// Orders objects from the oldest to the youngest, in the same way every time.
+fn age(object: &Object) -> impl Ord + use<'_> {
+    (object.created, object.kind, &object.namespace, &object.name, object.group)
 }
 
 /// The objects, oldest first, and what has been found out about them.
@@ -146,6 +143,9 @@ impl<'o> World<'o> {
 
     fn finish(mut self, desired: Desired, uses: &routes::Uses) -> Folded {
         for verdict in &self.verdicts {
+            if self.options.kubernetes && verdict.is_foreign() {
+                continue;
+            }
             let mut told = BTreeSet::new();
             for (field, message) in verdict.objections() {
                 if !told.insert(message) {

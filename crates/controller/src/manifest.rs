@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     fields::{Fields, Item, Report},
-    object::{Kind, Object},
+    object::{Kind, Object, Spec},
     problem::{Place, Problem, Severity},
     resource, spelling, yaml,
 };
@@ -150,7 +150,7 @@ impl Reading {
             }
         };
         let label = text("kind").map(|kind| match name {
-            Some(name) if kind == "ASMMeshConfig" => format!("{kind} {name}"),
+            Some(name) if is_cluster_scoped(kind) => format!("{kind} {name}"),
             Some(name) => format!("{kind} {}/{name}", namespace().unwrap_or(DEFAULT_NAMESPACE)),
             None => kind.to_owned(),
         });
@@ -185,7 +185,7 @@ impl Reading {
 }
 
 /// Reads one object. Nothing comes back for kinds that are not ours.
-fn object(file: &Arc<str>, node: &yaml::Node, report: &Report) -> Option<Object> {
+pub(crate) fn object(file: &Arc<str>, node: &yaml::Node, report: &Report) -> Option<Object> {
     let root = Item::root(node, report);
     if !root.is_map() {
         root.expected("an object with apiVersion, kind, metadata and spec", "");
@@ -205,10 +205,15 @@ fn object(file: &Arc<str>, node: &yaml::Node, report: &Report) -> Option<Object>
         let metadata = metadata.and_then(|item| item.fields(|fields| metadata_of(fields, kind))?);
         let namespace =
             metadata.as_ref().map_or(DEFAULT_NAMESPACE.into(), |meta| Arc::clone(&meta.namespace));
-        let spec = fields.need("spec", "a specification");
-        let spec = spec.and_then(|item| {
-            item.fields(|fields| resource::read(kind, &namespace, version, fields))?
-        });
+        let spec = if kind == Kind::Pod {
+            // What matters of a Pod is all over the object.
+            Some(Spec::Pod(resource::pod(fields)))
+        } else {
+            let spec = fields.need("spec", "a specification");
+            spec.and_then(|item| {
+                item.fields(|fields| resource::read(kind, group, &namespace, version, fields))?
+            })
+        };
         let metadata = metadata?;
         Some(Object {
             kind,
@@ -289,6 +294,10 @@ fn dns_name(item: &Item<'_>, letters_max: usize) -> Option<String> {
 }
 
 type Classified = (Kind, &'static str, &'static str);
+
+fn is_cluster_scoped(kind: &str) -> bool {
+    Kind::ALL.iter().any(|known| known.is_cluster_scoped() && known.name() == kind)
+}
 
 /// Which of our kinds an object is; says why if it is none.
 fn classify(item: &Item<'_>, api_version: &str, kind: &str) -> Option<Classified> {

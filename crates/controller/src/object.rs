@@ -7,15 +7,18 @@ use serde_json::{Value, json};
 use crate::{
     problem::Place,
     resource::{
-        DestinationRule, Gateway, InferenceModel, InferenceModelRewrite, InferenceObjective,
-        InferencePolicy, InferencePool, Route, Service, WorkloadEntry,
+        ApiGateway, DestinationRule, Gateway, HttpRoute, InferenceModel, InferenceModelRewrite,
+        InferenceObjective, InferencePolicy, InferencePool, Pod, Route, Service, WorkloadEntry,
     },
 };
 
 /// The kinds of objects the gateway obeys.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Kind {
+    GatewayClass,
+    /// Istio's, and the Gateway API's: their groups tell them apart.
     Gateway,
+    HTTPRoute,
     LLMRoute,
     VirtualService,
     DestinationRule,
@@ -25,11 +28,17 @@ pub enum Kind {
     InferenceObjective,
     InferencePolicy,
     Service,
+    Pod,
     WorkloadEntry,
     ASMMeshConfig,
 }
 
-const ISTIO: (&str, &[&str]) = ("networking.istio.io", &["v1", "v1beta1", "v1alpha3"]);
+/// Group of Istio's traffic management.
+pub(crate) const ISTIO_GROUP: &str = "networking.istio.io";
+const ISTIO: (&str, &[&str]) = (ISTIO_GROUP, &["v1", "v1beta1", "v1alpha3"]);
+/// Group of the Gateway API.
+pub(crate) const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
+const GATEWAY_API: (&str, &[&str]) = (GATEWAY_API_GROUP, &["v1", "v1beta1"]);
 const ASM: (&str, &[&str]) = ("istio.alibabacloud.com", &["v1", "v1beta1"]);
 
 /// Group of InferencePools as the Gateway API working group released them.
@@ -39,8 +48,10 @@ pub(crate) const POOL_GROUP_X: &str = "inference.networking.x-k8s.io";
 const LLM_D: (&str, &[&str]) = ("llm-d.ai", &["v1alpha2"]);
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
+        Self::GatewayClass,
         Self::Gateway,
+        Self::HTTPRoute,
         Self::LLMRoute,
         Self::VirtualService,
         Self::DestinationRule,
@@ -50,13 +61,16 @@ impl Kind {
         Self::InferenceObjective,
         Self::InferencePolicy,
         Self::Service,
+        Self::Pod,
         Self::WorkloadEntry,
         Self::ASMMeshConfig,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
+            Self::GatewayClass => "GatewayClass",
             Self::Gateway => "Gateway",
+            Self::HTTPRoute => "HTTPRoute",
             Self::LLMRoute => "LLMRoute",
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
@@ -66,6 +80,7 @@ impl Kind {
             Self::InferenceObjective => "InferenceObjective",
             Self::InferencePolicy => "InferencePolicy",
             Self::Service => "Service",
+            Self::Pod => "Pod",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::ASMMeshConfig => "ASMMeshConfig",
         }
@@ -74,9 +89,9 @@ impl Kind {
     /// The API groups of this kind and the versions served of each.
     pub fn served(self) -> &'static [(&'static str, &'static [&'static str])] {
         match self {
-            Self::Gateway | Self::VirtualService | Self::DestinationRule | Self::WorkloadEntry => {
-                &[ISTIO]
-            }
+            Self::Gateway => &[ISTIO, GATEWAY_API],
+            Self::GatewayClass | Self::HTTPRoute => &[GATEWAY_API],
+            Self::VirtualService | Self::DestinationRule | Self::WorkloadEntry => &[ISTIO],
             Self::LLMRoute | Self::ASMMeshConfig => &[ASM],
             Self::InferencePool => {
                 &[(POOL_GROUP_X, &["v1alpha1", "v1alpha2"]), (POOL_GROUP, &["v1"])]
@@ -86,13 +101,23 @@ impl Kind {
                 &[(POOL_GROUP_X, &["v1alpha2"]), LLM_D]
             }
             Self::InferencePolicy => &[("tokenweir.dev", &["v1alpha1"])],
-            Self::Service => &[("", &["v1"])],
+            Self::Service | Self::Pod => &[("", &["v1"])],
+        }
+    }
+
+    /// The kind's name in addresses of the Kubernetes API and on kubectl's command line.
+    pub fn plural(self) -> String {
+        let name = self.name().to_ascii_lowercase();
+        match name.strip_suffix('y') {
+            Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
+            None if name.ends_with('s') => format!("{name}es"),
+            _ => format!("{name}s"),
         }
     }
 
     /// Not in any namespace.
     pub fn is_cluster_scoped(self) -> bool {
-        self == Self::ASMMeshConfig
+        matches!(self, Self::ASMMeshConfig | Self::GatewayClass)
     }
 }
 
@@ -124,7 +149,11 @@ pub struct Object {
 /// What the object asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum Spec {
+    /// The name of the controller whose Gateways are of this class.
+    GatewayClass(String),
     Gateway(Gateway),
+    ApiGateway(ApiGateway),
+    HttpRoute(HttpRoute),
     /// An LLMRoute or a VirtualService.
     Route(Route),
     DestinationRule(DestinationRule),
@@ -134,12 +163,20 @@ pub(crate) enum Spec {
     InferenceObjective(InferenceObjective),
     InferencePolicy(InferencePolicy),
     Service(Service),
+    Pod(Pod),
     WorkloadEntry(WorkloadEntry),
     /// Whether the inference extension is on.
     MeshConfig(bool),
 }
 
+/// Tells one object from all others: kind, group, namespace and name.
+pub type ObjectKey<'o> = (Kind, &'static str, &'o str, &'o str);
+
 impl Object {
+    pub fn key(&self) -> ObjectKey<'_> {
+        (self.kind, self.group, &self.namespace, &self.name)
+    }
+
     /// `namespace/name`, the way Istio writes references.
     pub fn path(&self) -> String {
         if self.namespace.is_empty() {
@@ -196,3 +233,6 @@ impl fmt::Display for Path {
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,13 +28,27 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+impl Problem {
+    /// The problem as it is told at the object itself: field, message and hint.
+    pub(crate) fn without_place(&self) -> String {
+        let field = self.field.as_ref().map_or_else(String::new, |field| format!("{field}: "));
+        let hint = self.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+        format!("{field}{}{hint}", self.message)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
+        // An object of an API server has no place but its own name, which follows.
+        let named = self.line.is_none()
+            && self.object.as_ref().is_some_and(|object| object.ends_with(&*self.file));
+        if !named {
+            f.write_str(&self.file)?;
+            if let Some(line) = self.line {
+                write!(f, ":{line}")?;
+            }
+            f.write_str(": ")?;
         }
-        f.write_str(": ")?;
         for part in [&self.object, &self.field].into_iter().flatten() {
             write!(f, "{part}: ")?;
         }
@@ -46,7 +60,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A file and a line in it.
+/// A file and a line in it; line 0 when there is none, as with objects of an API server, whose
+/// place is their `namespace/name`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Place {
     pub file: Arc<str>,
@@ -55,7 +70,10 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
     }
 }
 
@@ -64,7 +82,7 @@ impl Place {
         Problem {
             severity,
             file: Arc::clone(&self.file),
-            line: Some(self.line),
+            line: (self.line > 0).then_some(self.line),
             object: None,
             field: None,
             message,

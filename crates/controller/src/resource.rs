@@ -5,22 +5,25 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use picker::{AppProtocol, Delivery, HostPattern, RouteMatch};
+use picker::{AppProtocol, Delivery, HostPattern, RouteMatch, StringMatch};
 use scheduling::{FlowControl, OutlierDetection, Policy};
 
 use crate::{
     fields::{Fields, Item},
-    object::{Kind, POOL_GROUP, POOL_GROUP_X, Path, Spec},
+    object::{GATEWAY_API_GROUP, Kind, POOL_GROUP, POOL_GROUP_X, Path, Spec},
 };
 
 mod asm;
+mod gateway_api;
 mod inference;
 mod istio;
+mod pod;
 mod policy;
 mod service;
 mod strings;
 mod virtual_service;
 
+pub(crate) use pod::{Pod, active_ports, read as pod};
 pub(crate) use strings::is_dns_name;
 
 /// Labels that have to be there, each with its value.
@@ -99,6 +102,92 @@ pub(crate) struct ServerHost {
     pub(crate) host: HostPattern,
 }
 
+/// A Gateway of the Gateway API.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiGateway {
+    /// Name of its GatewayClass.
+    pub(crate) class: String,
+    pub(crate) listeners: Vec<ApiListener>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ApiListener {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) host: HostPattern,
+    /// Only plain HTTP can be served so far; any other protocol by its name.
+    pub(crate) unserved: Option<String>,
+    pub(crate) from: AllowedFrom,
+    /// Whether HTTPRoutes may be attached.
+    pub(crate) takes_http: bool,
+}
+
+/// Of which namespaces routes may be attached to a listener.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum AllowedFrom {
+    #[default]
+    Same,
+    All,
+    /// By labels of namespaces, which nobody looks at yet: the Gateway's own only.
+    Selector,
+    None,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct HttpRoute {
+    /// None at all stands for every host of the listeners.
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) parents: Vec<HttpParent>,
+    pub(crate) rules: Vec<HttpRule>,
+}
+
+/// A Gateway the route asks to be attached to.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpParent {
+    pub(crate) gateway: Path,
+    pub(crate) section: Option<String>,
+    pub(crate) port: Option<u16>,
+    /// As given, which is how the status has to repeat it.
+    pub(crate) reference: serde_json::Value,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct HttpRule {
+    pub(crate) name: Option<String>,
+    /// Any of these.
+    pub(crate) matches: Vec<HttpMatch>,
+    pub(crate) backends: Vec<HttpBackend>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct HttpMatch {
+    pub(crate) path: HttpPath,
+    /// Lower-case names.
+    pub(crate) headers: Vec<(String, StringMatch)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum HttpPath {
+    Exact(String),
+    /// Matches whole elements: `/a` takes `/a` and `/a/b`, not `/ab`.
+    Prefix(String),
+    Regex(StringMatch),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct HttpBackend {
+    pub(crate) target: HttpTarget,
+    pub(crate) weight: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum HttpTarget {
+    Known(BackendTarget),
+    /// Of a kind nobody serves.
+    Unknown(String),
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub(crate) hosts: Vec<HostPattern>,
@@ -174,12 +263,18 @@ pub(crate) struct WorkloadEntry {
 /// was reported.
 pub(crate) fn read(
     kind: Kind,
+    group: &str,
     namespace: &Arc<str>,
     version: &str,
     spec: &mut Fields<'_>,
 ) -> Option<Spec> {
     Some(match kind {
+        Kind::GatewayClass => Spec::GatewayClass(gateway_api::class(spec)?),
+        Kind::Gateway if group == GATEWAY_API_GROUP => {
+            Spec::ApiGateway(gateway_api::gateway(spec)?)
+        }
         Kind::Gateway => Spec::Gateway(istio::gateway(spec, namespace)?),
+        Kind::HTTPRoute => Spec::HttpRoute(gateway_api::http_route(spec, namespace)),
         Kind::DestinationRule => Spec::DestinationRule(istio::destination_rule(spec, namespace)?),
         Kind::WorkloadEntry => Spec::WorkloadEntry(istio::workload_entry(spec)?),
         Kind::VirtualService => Spec::Route(virtual_service::read(spec, namespace)),
@@ -195,6 +290,8 @@ pub(crate) fn read(
         }
         Kind::InferencePolicy => Spec::InferencePolicy(policy::read(spec, namespace)?),
         Kind::Service => Spec::Service(service::read(spec)),
+        // Read as a whole, not below `spec`.
+        Kind::Pod => return None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use crate::object::{Kind, Object, Spec};
+use crate::object::{GATEWAY_API_GROUP, Kind, Object, ObjectKey, Spec};
 
 /// Who we are in `status.parents[]` and `status.ancestors[]`.
 pub const CONTROLLER_NAME: &str = "tokenweir.dev/gateway-controller";
@@ -20,6 +20,9 @@ pub struct ObjectStatus {
     pub generation: u64,
     pub conditions: Vec<Condition>,
     pub shape: StatusShape,
+    /// As far as can be told another controller obeys this object: what became of it is shown here
+    /// and not written to it.
+    pub foreign: bool,
 }
 
 /// Where in `status` the conditions go.
@@ -35,6 +38,35 @@ pub enum StatusShape {
     Parents(Vec<ParentRef>),
     /// `status.ancestors[]`, as the Gateway API has it for policies: one entry, for the target.
     Ancestors(TargetRef),
+    /// `status.conditions[]`, and `status.listeners[]` as the Gateway API has it for Gateways.
+    Listeners(Vec<ListenerStatus>),
+    /// `status.parents[]`, as the Gateway API has it for routes: one entry for each of the route's
+    /// `parentRefs` that is a Gateway of ours.
+    RouteParents(Vec<RouteParent>),
+}
+
+/// A listener of a Gateway.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ListenerStatus {
+    pub name: String,
+    /// Routes that get requests through it.
+    pub attached: u32,
+    pub refused: Option<Refused>,
+}
+
+/// A Gateway a route asks to be attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteParent {
+    /// As the route has it.
+    pub reference: Value,
+    pub refused: Option<Refused>,
+}
+
+/// Why a part of an object is not accepted, whatever becomes of the rest.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    pub reason: &'static str,
+    pub message: String,
 }
 
 /// The InferencePool a policy is attached to.
@@ -48,6 +80,7 @@ pub struct TargetRef {
 /// A Gateway through which the object gets requests.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ParentRef {
+    pub group: &'static str,
     pub namespace: Arc<str>,
     pub name: Arc<str>,
 }
@@ -55,7 +88,7 @@ pub struct ParentRef {
 /// One statement about an object.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Condition {
-    /// `Accepted` or `ResolvedRefs`.
+    /// `Accepted`, `ResolvedRefs` or `Programmed`.
     pub name: &'static str,
     pub status: ConditionStatus,
     pub reason: &'static str,
@@ -114,8 +147,6 @@ pub fn stamp(statuses: &mut [ObjectStatus], previous: &[ObjectStatus], now: &str
     }
 }
 
-type Key<'s> = (Kind, &'static str, &'s str, &'s str);
-
 impl ObjectStatus {
     pub(crate) fn new(object: &Object, conditions: Vec<Condition>) -> Self {
         let shape = match (object.kind, object.version, &object.spec) {
@@ -137,6 +168,7 @@ impl ObjectStatus {
             generation: object.generation,
             conditions,
             shape,
+            foreign: false,
         }
     }
 
@@ -144,13 +176,14 @@ impl ObjectStatus {
         self.conditions.iter().find(|condition| condition.name == name)
     }
 
-    fn key(&self) -> Key<'_> {
+    /// That of its object.
+    pub fn key(&self) -> ObjectKey<'_> {
         (self.kind, self.group, &self.namespace, &self.name)
     }
 
     /// Whether this is the status of that object.
     pub fn is_of(&self, object: &Object) -> bool {
-        self.key() == (object.kind, object.group, &*object.namespace, &*object.name)
+        self.key() == object.key()
     }
 
     /// The object as `kubectl get -o json` shows it: as given, with namespace and status.
@@ -160,7 +193,8 @@ impl ObjectStatus {
         whole
     }
 
-    fn status_json(&self) -> Value {
+    /// `status` alone.
+    pub(crate) fn status_json(&self) -> Value {
         let conditions: Value = self.conditions.iter().map(Condition::to_json).collect();
         match &self.shape {
             StatusShape::Flat => json!({ "conditions": conditions }),
@@ -190,7 +224,60 @@ impl ObjectStatus {
                     "conditions": conditions,
                 }]
             }),
+            StatusShape::Listeners(listeners) => json!({
+                "conditions": conditions,
+                "listeners": listeners.iter().map(|one| self.listener(one)).collect::<Value>(),
+            }),
+            StatusShape::RouteParents(parents) => {
+                let entry = |parent: &RouteParent| {
+                    json!({
+                        "parentRef": parent.reference,
+                        "controllerName": CONTROLLER_NAME,
+                        "conditions": self.conditions_but(parent.refused.as_ref()),
+                    })
+                };
+                json!({ "parents": parents.iter().map(entry).collect::<Value>() })
+            }
         }
+    }
+
+    /// The conditions, but for a refusal that is about a part of the object alone.
+    fn conditions_but(&self, refused: Option<&Refused>) -> Value {
+        let one = |condition: &Condition| match refused {
+            Some(refused) if condition.name == "Accepted" => {
+                let (reason, message) = (refused.reason, refused.message.clone());
+                let status = ConditionStatus::False;
+                Condition { status, reason, message, ..condition.clone() }.to_json()
+            }
+            _ => condition.to_json(),
+        };
+        self.conditions.iter().map(one).collect()
+    }
+
+    fn listener(&self, listener: &ListenerStatus) -> Value {
+        let since = self.conditions.first().and_then(|first| first.last_transition.clone());
+        let condition = |name: &'static str, refused: Option<(&'static str, &str)>| {
+            let status =
+                if refused.is_some() { ConditionStatus::False } else { ConditionStatus::True };
+            let (reason, message) = refused.unwrap_or((name, ""));
+            let (observed_generation, last_transition) = (self.generation, since.clone());
+            let message = message.to_owned();
+            Condition { name, status, reason, message, observed_generation, last_transition }
+                .to_json()
+        };
+        let refused = listener.refused.as_ref();
+        let why = refused.map(|refused| (refused.reason, refused.message.as_str()));
+        let invalid = refused.map(|refused| ("Invalid", refused.message.as_str()));
+        json!({
+            "name": listener.name,
+            "attachedRoutes": listener.attached,
+            "supportedKinds": [{ "group": GATEWAY_API_GROUP, "kind": "HTTPRoute" }],
+            "conditions": [
+                condition("Accepted", why),
+                condition("Programmed", invalid),
+                condition("ResolvedRefs", None),
+            ],
+        })
     }
 }
 
@@ -208,7 +295,7 @@ impl TargetRef {
 impl ParentRef {
     fn to_json(&self) -> Value {
         json!({
-            "group": "networking.istio.io",
+            "group": self.group,
             "kind": "Gateway",
             "namespace": *self.namespace,
             "name": *self.name,
@@ -222,6 +309,8 @@ pub(crate) struct Verdict<'o> {
     accepted: Finding,
     resolved: Finding,
     cautions: Vec<(&'static str, String)>,
+    foreign: bool,
+    shape: Option<StatusShape>,
 }
 
 /// One condition in the making: true until somebody objects.
@@ -240,7 +329,23 @@ impl<'o> Verdict<'o> {
             accepted: Finding::default(),
             resolved: Finding::default(),
             cautions: Vec::new(),
+            foreign: false,
+            shape: None,
         }
+    }
+
+    /// Where the conditions go, for kinds that do not say it themselves.
+    pub(crate) fn put_into(&mut self, shape: StatusShape) {
+        self.shape = Some(shape);
+    }
+
+    /// Another controller obeys the object, as far as can be told.
+    pub(crate) fn leave_to_others(&mut self) {
+        self.foreign = true;
+    }
+
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// Accepted is False.
@@ -288,11 +393,17 @@ impl<'o> Verdict<'o> {
 
     pub(crate) fn status(&self) -> ObjectStatus {
         let generation = self.object.generation;
-        let conditions = vec![
-            self.accepted.condition("Accepted", generation),
-            self.resolved.condition("ResolvedRefs", generation),
-        ];
-        ObjectStatus::new(self.object, conditions)
+        let mut conditions = vec![self.accepted.condition("Accepted", generation)];
+        match (self.object.kind, self.object.group) {
+            (Kind::GatewayClass, _) => {}
+            (Kind::Gateway, GATEWAY_API_GROUP) => {
+                conditions.push(self.accepted.condition("Programmed", generation));
+            }
+            _ => conditions.push(self.resolved.condition("ResolvedRefs", generation)),
+        }
+        let usual = ObjectStatus::new(self.object, conditions);
+        let shape = self.shape.clone().unwrap_or(usual.shape);
+        ObjectStatus { foreign: self.foreign, shape, ..usual }
     }
 }
 

@@ -21,5 +21,5 @@ mod upstream;
 
 pub use access_log::{AccessLog, LogFormat};
 pub use limits::Limits;
-pub use listener::{BindError, Listeners};
+pub use listener::{BindError, Listeners, OpenPorts};
 pub use serve::{Proxy, ProxyOptions};

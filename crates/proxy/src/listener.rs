@@ -1,15 +1,12 @@
 //! Listeners: they come and go with the Gateways; each connection is one task.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +15,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
+use parking_lot::Mutex;
 use picker::{ListenerSpec, PoolView};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
@@ -76,13 +74,25 @@ pub struct Listeners {
     bind: IpAddr,
     open: BTreeMap<u16, Arc<Notify>>,
     permits: Arc<Semaphore>,
-    all_open: Arc<AtomicBool>,
+    ports: Arc<OpenPorts>,
+}
+
+/// The ports being listened on right now, for whoever wants to know whether all that should be are.
+#[derive(Debug, Default)]
+pub struct OpenPorts(Mutex<BTreeSet<u16>>);
+
+impl OpenPorts {
+    /// Whether every port that is asked for is being listened on.
+    pub fn cover(&self, wanted: &[ListenerSpec]) -> bool {
+        let open = self.0.lock();
+        wanted.iter().all(|spec| open.contains(&spec.port))
+    }
 }
 
 impl Listeners {
     pub fn new(proxy: Proxy, bind: IpAddr) -> Self {
         let permits = Arc::new(Semaphore::new(proxy.limits().connections_max));
-        Self { proxy, bind, open: BTreeMap::new(), permits, all_open: Arc::default() }
+        Self { proxy, bind, open: BTreeMap::new(), permits, ports: Arc::default() }
     }
 
     /// Listens on what is asked for and on nothing else. Every port that cannot be had is
@@ -105,13 +115,13 @@ impl Listeners {
             wanted.iter().filter(|spec| !self.open.contains_key(&spec.port)).collect();
         let errors: Vec<BindError> =
             missing.into_iter().filter_map(|spec| self.open_one(spec).err()).collect();
-        self.all_open.store(errors.is_empty(), Ordering::Relaxed);
+        *self.ports.0.lock() = self.open.keys().copied().collect();
         errors
     }
 
-    /// Whether every port that is asked for is being listened on; kept up to date.
-    pub fn all_open(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.all_open)
+    /// The ports being listened on; kept up to date.
+    pub fn ports(&self) -> Arc<OpenPorts> {
+        Arc::clone(&self.ports)
     }
 
     fn open_one(&mut self, spec: &ListenerSpec) -> Result<(), BindError> {

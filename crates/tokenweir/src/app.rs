@@ -1,18 +1,11 @@
 //! The gateway as one thing: every room connected, started and stopped in order.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use admin::{Views, serve_admin, serve_health, serve_stats};
 use datalayer::{Datalayer, Options};
 use picker::{EndpointPicker, Journal, Metrics, Tasks, Workload};
-use proxy::{AccessLog, Listeners, Proxy, ProxyOptions};
+use proxy::{AccessLog, Listeners, OpenPorts, Proxy, ProxyOptions};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -57,6 +50,11 @@ impl App {
         Ok(Self { settings, picker, configuration, access_log, connections, background })
     }
 
+    /// Owner of everything that ends when the drain is over.
+    pub(crate) fn background(&self) -> Tasks {
+        self.background.clone()
+    }
+
     pub(crate) fn configuration(&self) -> Arc<Configuration> {
         Arc::clone(&self.configuration)
     }
@@ -97,7 +95,7 @@ impl App {
             Proxy::new(self.picker.clone(), options, self.connections.clone(), &self.background);
         let mut listeners = Listeners::new(proxy, self.settings.bind);
         let own = self.bind(&mut listeners)?;
-        self.start_control(control, own, listeners.all_open(), follow)?;
+        self.start_control(control, own, listeners.ports(), follow)?;
         let (view, changes) = (self.picker.view(), self.picker.writer().subscribe());
         self.background.spawn("follow listeners", listeners.follow(view, changes));
         ready();
@@ -143,11 +141,11 @@ impl App {
         &self,
         control: &Runtime,
         ports: OwnPorts,
-        listening: Arc<AtomicBool>,
+        open: Arc<OpenPorts>,
         follow: impl Future<Output = ()> + Send + 'static,
     ) -> Outcome {
         let _on_control = control.enter();
-        let views = Arc::new(self.views(listening));
+        let views = Arc::new(self.views(open));
         let tasks = &self.background;
         let listener = |port| TcpListener::from_std(port).map_err(Failed::run);
         let (health, stats, admin) =
@@ -166,8 +164,10 @@ impl App {
         Ok(())
     }
 
-    fn views(&self, listening: Arc<AtomicBool>) -> Views {
-        let (objects, config) = (self.configuration(), self.configuration());
+    fn views(&self, ports: Arc<OpenPorts>) -> Views {
+        let (objects, config, known) =
+            (self.configuration(), self.configuration(), self.configuration());
+        let wanted = self.picker.view();
         let (readiness, drain) = (self.connections.clone(), self.connections.clone());
         Views {
             view: self.picker.view(),
@@ -176,7 +176,9 @@ impl App {
             ready: Arc::new(move || {
                 if readiness.is_stopping() {
                     Err("draining".to_owned())
-                } else if listening.load(Ordering::Relaxed) {
+                } else if let Some(waiting) = known.waiting_for() {
+                    Err(waiting)
+                } else if ports.cover(&wanted.desired().listeners) {
                     Ok(())
                 } else {
                     Err("a Gateway's port cannot be listened on; the log says why".to_owned())

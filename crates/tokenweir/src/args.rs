@@ -65,10 +65,10 @@ pub(crate) struct DemoArgs {
 
 /// Run the gateway.
 ///
-/// Objects come from files (-f) or, with no file at all, from a list of endpoints (--endpoint).
-/// Files are read again when they change. SIGTERM and Ctrl-C stop the gateway gracefully.
+/// Objects come from files (-f), from a Kubernetes API server (--kubernetes) or, with no object at
+/// all, from a list of endpoints (--endpoint). Files are read again when they change. SIGTERM and Ctrl-C stop the gateway gracefully.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("source").required(true).args(["files", "endpoints"])))]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["files", "endpoints", "kubernetes"])))]
 pub(crate) struct ServeArgs {
     /// YAML or JSON file, or folder of such files, with Gateways, routes, pools, … (repeatable)
     #[arg(short = 'f', long = "file", value_name = "PATH", num_args = 1..)]
@@ -76,8 +76,12 @@ pub(crate) struct ServeArgs {
     /// vLLM server to serve, e.g. http://10.0.0.1:8000 (repeatable); any host, any model
     #[arg(long = "endpoint", value_name = "URL", num_args = 1..)]
     pub(crate) endpoints: Vec<String>,
-    /// Port to serve --endpoint on; with -f the Gateways say.
-    #[arg(long, default_value_t = 8080, conflicts_with = "files")]
+    /// Follow the objects of the Kubernetes API server that KUBECONFIG, ~/.kube/config or the Pod's
+    /// service account names, and write their statuses
+    #[arg(long)]
+    pub(crate) kubernetes: bool,
+    /// Port to serve --endpoint on; otherwise the Gateways say.
+    #[arg(long, default_value_t = 8080, conflicts_with_all = ["files", "kubernetes"])]
     pub(crate) port: u16,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
@@ -120,6 +124,15 @@ pub(crate) struct SettingArgs {
     /// Send `x-tokenweir-endpoint` with answers: true or false [default: true]
     #[arg(long, value_name = "BOOL")]
     pub(crate) endpoint_header: Option<String>,
+    /// With --kubernetes, the only namespace whose objects are followed [default: all]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// With --kubernetes, name of the Lease whose holder writes statuses [default: tokenweir]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) lease_name: Option<String>,
+    /// With --kubernetes, namespace of that Lease [default: the process's own]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) lease_namespace: Option<String>,
 }
 
 /// Say what is wrong with a configuration, or what it will do.

@@ -1,13 +1,17 @@
 //! The live configuration: what was read, what it came to, and whether the last change was good.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, OnceLock},
+};
 
 use controller::{
-    FoldOptions, Folded, Manifests, Object, ObjectStatus, Problem, Severity, fold, stamp,
+    FoldOptions, Folded, Kubernetes, Manifests, Object, ObjectStatus, Problem, Severity, Watched,
+    fold, stamp,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use picker::{Desired, Metrics, PoolWriter, wall_clock};
+use picker::{Desired, ListenerSpec, Metrics, PoolKey, PoolWriter, RouteSpec, wall_clock};
 use serde_json::{Value, json};
 
 use crate::settings::Settings;
@@ -20,13 +24,17 @@ pub(crate) struct Configuration {
     metrics: Arc<Metrics>,
     settings: Value,
     live: Mutex<Live>,
+    /// Where objects come from by watch, and have to be waited for.
+    kubernetes: OnceLock<Arc<Kubernetes>>,
 }
 
 #[derive(Debug, Default)]
 struct Live {
-    objects: Vec<Object>,
+    objects: Vec<Arc<Object>>,
     statuses: Vec<ObjectStatus>,
     problems: Vec<String>,
+    /// What was applied last of what an API server told.
+    desired: Desired,
     /// Counts configurations applied.
     generation: u64,
     applied: Option<String>,
@@ -42,7 +50,51 @@ impl Configuration {
             metrics,
             settings: serde_json::to_value(settings.shown()).unwrap_or_default(),
             live: Mutex::default(),
+            kubernetes: OnceLock::new(),
         }
+    }
+
+    /// Objects come by watch, and nothing is known until the first of them are here.
+    pub(crate) fn wait_for(&self, kubernetes: Arc<Kubernetes>) {
+        self.kubernetes.set(kubernetes).ok();
+    }
+
+    /// Why the configuration is not known yet, if it is not.
+    pub(crate) fn waiting_for(&self) -> Option<String> {
+        self.kubernetes.get()?.waiting_for()
+    }
+
+    /// Applies what the API server tells and returns what became of each object. Each problem is
+    /// logged when it comes up, and what is as it was is not applied again.
+    pub(crate) fn take_watched(&self, watched: Watched) -> Vec<ObjectStatus> {
+        let options = FoldOptions { kubernetes: true, ..self.options.clone() };
+        let mut folded = fold(watched.objects.iter().map(|object| &**object), &options);
+        let now = now();
+        let mut live = self.live.lock();
+        stamp(&mut folded.statuses, &live.statuses, &now);
+        let problems: Vec<&Problem> = watched.problems.iter().chain(&folded.problems).collect();
+        let told: BTreeSet<&String> = live.problems.iter().collect();
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let new = problems.into_iter().zip(&texts).filter(|(_, text)| !told.contains(text));
+        new.for_each(|(problem, _)| log_problem(problem));
+        live.problems = texts;
+        live.objects = watched.objects;
+        live.statuses.clone_from(&folded.statuses);
+        let first = live.generation == 0;
+        let before = std::mem::replace(&mut live.desired, folded.desired.clone());
+        if first || before != folded.desired {
+            live.accept(now);
+            let (generation, summary) = (live.generation, summary(&folded.desired));
+            // Endpoints come and go; that is no news.
+            if first || outline(&before) != outline(&folded.desired) {
+                tracing::info!(generation, summary, "configuration applied");
+            } else {
+                tracing::debug!(generation, summary, "endpoints changed");
+            }
+            self.metrics.reloads.with_label_values(&["applied"]).inc();
+            self.writer.apply(folded.desired);
+        }
+        folded.statuses
     }
 
     /// Applies a reading, unless it has errors: then the last good configuration stays.
@@ -70,7 +122,7 @@ impl Configuration {
         stamp(&mut folded.statuses, &live.statuses, &now);
         let problems = manifests.problems.iter().chain(&folded.problems);
         live.problems = problems.map(ToString::to_string).collect();
-        live.objects = manifests.objects;
+        live.objects = manifests.objects.into_iter().map(Arc::new).collect();
         live.statuses = folded.statuses;
         live.accept(now);
         tracing::info!(
@@ -94,8 +146,10 @@ impl Configuration {
     /// Every object with its status, as `kubectl get -o json` would show it.
     pub(crate) fn objects(&self) -> Value {
         let live = self.live.lock();
-        let shown = |object: &Object| {
-            let status = live.statuses.iter().find(|status| status.is_of(object));
+        let statuses: HashMap<_, _> =
+            live.statuses.iter().map(|status| (status.key(), status)).collect();
+        let shown = |object: &Arc<Object>| {
+            let status = statuses.get(&object.key());
             status.map_or_else(|| object.to_json(), |status| status.to_json(object))
         };
         live.objects.iter().map(shown).collect()
@@ -123,7 +177,11 @@ impl Live {
 }
 
 pub(crate) fn fold_options(settings: &Settings) -> FoldOptions {
-    FoldOptions { labels: settings.labels.clone(), default_policy: settings.policy }
+    FoldOptions {
+        labels: settings.labels.clone(),
+        default_policy: settings.policy,
+        ..FoldOptions::default()
+    }
 }
 
 /// Reading and folding at once, for whoever wants all problems before anything starts.
@@ -147,13 +205,21 @@ fn summary(desired: &Desired) -> String {
     )
 }
 
+/// Everything but the endpoints.
+fn outline(desired: &Desired) -> (&[ListenerSpec], Vec<&PoolKey>, &[RouteSpec]) {
+    let pools = desired.pools.iter().map(|pool| &pool.key).collect();
+    (&desired.listeners, pools, &desired.routes)
+}
+
 fn log_problems(problems: &[Problem]) {
-    for problem in problems {
-        match problem.severity {
-            Severity::Error => tracing::error!("{problem}"),
-            Severity::Warning => tracing::warn!("{problem}"),
-            Severity::Info => tracing::info!("{problem}"),
-        }
+    problems.iter().for_each(log_problem);
+}
+
+fn log_problem(problem: &Problem) {
+    match problem.severity {
+        Severity::Error => tracing::error!("{problem}"),
+        Severity::Warning => tracing::warn!("{problem}"),
+        Severity::Info => tracing::info!("{problem}"),
     }
 }
 

@@ -33,11 +33,15 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
+/// Before all others, so that they can take it back: the client of the Kubernetes API logs every
+/// failure of every request, and what is wrong is told once, by whoever asked.
+const ALWAYS: &str = "kube_client=off";
+
 /// Starts logging. Called once, before anything is logged.
 #[expect(clippy::disallowed_methods, reason = "this room reads the environment")]
 pub(crate) fn start(format: LogFormat) {
     let wanted = std::env::var(VARIABLE).unwrap_or_else(|_| "info".to_owned());
-    let filter = EnvFilter::try_new(&wanted);
+    let filter = EnvFilter::try_new(format!("{ALWAYS},{wanted}"));
     let wrong = filter.as_ref().err().map(ToString::to_string);
     let (lines, waiting) = sync_channel(LINES_MAX);
     let thread = std::thread::Builder::new().name("log".to_owned());

@@ -38,6 +38,15 @@ pub(crate) struct Settings {
     pub(crate) scrape_interval: Duration,
     pub(crate) endpoint_header: bool,
     pub(crate) limits: Limits,
+    pub(crate) kubernetes: KubernetesSettings,
+}
+
+/// Settings that `--kubernetes` alone asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct KubernetesSettings {
+    pub(crate) namespace: Option<ObjectName>,
+    pub(crate) lease_name: ObjectName,
+    pub(crate) lease_namespace: Option<ObjectName>,
 }
 
 impl Default for Settings {
@@ -55,7 +64,30 @@ impl Default for Settings {
             scrape_interval: Duration::from_secs(1),
             endpoint_header: true,
             limits: Limits::default(),
+            kubernetes: KubernetesSettings {
+                namespace: None,
+                lease_name: ObjectName("tokenweir".to_owned()),
+                lease_namespace: None,
+            },
         }
+    }
+}
+
+/// A name that Kubernetes takes for a namespace or an object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ObjectName(pub(crate) String);
+
+impl FromStr for ObjectName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        const LETTERS_MAX: usize = 63;
+        let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let fits = (1..=LETTERS_MAX).contains(&text.len())
+            && text.starts_with(alphanumeric)
+            && text.ends_with(alphanumeric)
+            && text.chars().all(|c| alphanumeric(c) || c == '-');
+        if fits { Ok(Self(text.to_owned())) } else { Err(()) }
     }
 }
 
@@ -74,6 +106,9 @@ struct RawSettings {
     scrape_interval: Option<Written>,
     endpoint_header: Option<Written>,
     limits: Option<RawLimits>,
+    namespace: Option<Written>,
+    lease_name: Option<Written>,
+    lease_namespace: Option<Written>,
 }
 
 /// A value and its line. All are read as text, so that one of the wrong kind hides no other.
@@ -91,7 +126,7 @@ impl Settings {
         });
         let file = args.config.as_deref().map(|path| path.display().to_string());
         let mut reader = Reader { file: file.unwrap_or_default(), problems };
-        let labels = raw.labels.unwrap_or(base.labels);
+        let labels = raw.labels.clone().unwrap_or(base.labels);
         let settings = Self {
             bind: reader.parsed(
                 "bind",
@@ -149,6 +184,7 @@ impl Settings {
                 base.endpoint_header,
                 "true or false",
             ),
+            kubernetes: KubernetesSettings::read(args, &raw, base.kubernetes, &mut reader),
             limits: raw.limits.unwrap_or_default().read(&mut reader, base.limits),
         };
         if reader.problems.is_empty() { Ok(settings) } else { Err(reader.problems) }
@@ -169,10 +205,40 @@ impl Settings {
             "scrape-interval": format!("{:?}", self.scrape_interval),
             "endpoint-header": self.endpoint_header,
             "limits": limits::shown(&self.limits),
+            "namespace": self.kubernetes.namespace.as_ref().map(|name| &name.0),
+            "lease-name": self.kubernetes.lease_name.0,
+            "lease-namespace": self.kubernetes.lease_namespace.as_ref().map(|name| &name.0),
         })
     }
 }
 
+impl KubernetesSettings {
+    fn read(args: &SettingArgs, raw: &RawSettings, base: Self, reader: &mut Reader) -> Self {
+        Self {
+            namespace: reader.object_name(
+                "namespace",
+                args.namespace.as_deref(),
+                raw.namespace.as_ref(),
+                base.namespace,
+            ),
+            lease_name: reader.parsed(
+                "lease-name",
+                args.lease_name.as_deref(),
+                raw.lease_name.as_ref(),
+                base.lease_name,
+                OBJECT_NAME,
+            ),
+            lease_namespace: reader.object_name(
+                "lease-namespace",
+                args.lease_namespace.as_deref(),
+                raw.lease_namespace.as_ref(),
+                base.lease_namespace,
+            ),
+        }
+    }
+}
+
+const OBJECT_NAME: &str = "a name of lower-case letters, digits and hyphens";
 const ADDR: &str = "an address and port such as 127.0.0.1:15000";
 
 fn read_file(path: &Path) -> Result<RawSettings, String> {
@@ -243,6 +309,18 @@ impl Reader {
             "json" => Ok(LogFormat::Json),
             "text" => Ok(LogFormat::Text),
             _ => Err("expected json or text".to_owned()),
+        })
+    }
+
+    fn object_name(
+        &mut self,
+        name: &str,
+        flag: Option<&str>,
+        key: Option<&Written>,
+        base: Option<ObjectName>,
+    ) -> Option<ObjectName> {
+        self.read(name, flag, key, base, |text| {
+            text.parse().map(Some).map_err(|()| format!("expected {OBJECT_NAME}"))
         })
     }
 

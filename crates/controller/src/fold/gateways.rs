@@ -38,6 +38,7 @@ pub(super) fn find<'o>(world: &mut World<'o>) -> Gateways<'o> {
         let found = if let Some((key, value)) = missing {
             let message = format!("it is for proxies labelled {key}={value}, and this one is not");
             verdict.refuse("SelectorMismatch", "spec.selector", message.clone());
+            verdict.leave_to_others();
             Found::NotServed(message)
         } else if gateway.servers.is_empty() {
             let message = "it has no server that can be served".to_owned();
@@ -101,7 +102,7 @@ pub(super) fn meet(
 }
 
 /// The hosts that match both patterns.
-fn both(a: &HostPattern, b: &HostPattern) -> Option<HostPattern> {
+pub(super) fn both(a: &HostPattern, b: &HostPattern) -> Option<HostPattern> {
     use HostPattern::{Any, Exact, Suffix};
     let fits = |host: &str, suffix: &str| host.len() > suffix.len() && host.ends_with(suffix);
     match (a, b) {

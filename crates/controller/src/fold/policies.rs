@@ -50,6 +50,8 @@ fn destination_rules<'o>(world: &mut World<'o>, pools: &mut Pools<'o>) {
         _ => None,
     }) {
         let mut verdict = Verdict::new(object);
+        // Nobody but Istio is expected to write there.
+        verdict.leave_to_others();
         match &rule.host {
             BackendTarget::Service(path, _) if !pools.has_service(path) => {
                 let message = format!("there is no Service {path}");

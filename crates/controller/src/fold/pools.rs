@@ -1,8 +1,7 @@
 //! Pools, and the endpoints of each.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv6Addr,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -12,10 +11,11 @@ use scheduling::{EndpointId, Policy};
 use super::{
     DISABLED, DISABLED_MESSAGE, World,
     routes::{Routes, Uses},
+    workloads::{Workload, Workloads, endpoint_id},
 };
 use crate::{
     object::{Object, Path, Spec},
-    resource::{InferencePool, Selector, Service, ServicePort, TargetPort, WorkloadEntry},
+    resource::{InferencePool, Selector, Service},
     status::Verdict,
 };
 
@@ -26,9 +26,6 @@ pub(super) struct Pools<'o> {
     workloads: Workloads<'o>,
     specs: BTreeMap<PoolKey, PoolSpec>,
 }
-
-/// WorkloadEntries by namespace.
-type Workloads<'o> = BTreeMap<&'o str, Vec<(&'o Object, &'o WorkloadEntry)>>;
 
 /// What a reference to a Service lacks. The key stands for it all the same.
 pub(super) struct Missing {
@@ -42,20 +39,13 @@ pub(super) fn find<'o>(world: &mut World<'o>) -> Pools<'o> {
         Spec::Service(service) => Some(service),
         _ => None,
     });
-    let mut workloads = Workloads::new();
-    for (object, entry) in world.all(|spec| match spec {
-        Spec::WorkloadEntry(entry) => Some(entry),
-        _ => None,
-    }) {
-        workloads.entry(&object.namespace).or_default().push((object, entry));
-    }
     let mut pools = Pools {
         inference: BTreeMap::new(),
         services: services
             .into_iter()
             .map(|(object, service)| (Path::of(object), (object, service)))
             .collect(),
-        workloads,
+        workloads: Workloads::of(&world.objects),
         specs: BTreeMap::new(),
     };
     for (object, pool) in world.all(|spec| match spec {
@@ -85,15 +75,16 @@ pub(super) fn judge<'o>(world: &mut World<'o>, pools: &Pools<'o>, routes: &Route
                 verdict.refuse("PoolNameInUse", "metadata.name", message);
             }
             _ => {
-                let users: Vec<&str> = routes.uses.routes(&key).collect();
                 let count = pools.specs.get(&key).map_or(0, |spec| spec.endpoints.len());
                 let endpoints = if count == 1 { "endpoint" } else { "endpoints" };
-                verdict.remark(format!("{count} {endpoints}"));
-                verdict.remark(match users.as_slice() {
-                    [] => "no route sends requests to it yet".to_owned(),
-                    users => format!("used by {}", users.join(", ")),
-                });
-                if count == 0 {
+                if !world.options.kubernetes {
+                    verdict.remark(format!("{count} {endpoints}"));
+                } else if count == 0 {
+                    // Scaled to zero, it may be: no fault of the object.
+                    verdict.remark(NO_READY_POD.to_owned());
+                }
+                verdict.remark(used_by(routes.uses.routes(&key)));
+                if count == 0 && !world.options.kubernetes {
                     let message = format!(
                         "no WorkloadEntry in namespace {} has the labels of its selector",
                         object.namespace
@@ -103,6 +94,19 @@ pub(super) fn judge<'o>(world: &mut World<'o>, pools: &Pools<'o>, routes: &Route
             }
         }
         world.verdicts.push(verdict);
+    }
+}
+
+const NO_READY_POD: &str = "no Pod that is ready has the labels of its selector";
+
+/// Names the routes that send requests here, or the first of them.
+fn used_by<'r>(routes: impl Iterator<Item = &'r str>) -> String {
+    const NAMED_MAX: usize = 8;
+    let all: Vec<&str> = routes.collect();
+    match all.len().checked_sub(NAMED_MAX) {
+        _ if all.is_empty() => "no route sends requests to it yet".to_owned(),
+        None | Some(0) => format!("used by {}", all.join(", ")),
+        Some(more) => format!("used by {} and {more} more", all[..NAMED_MAX].join(", ")),
     }
 }
 
@@ -159,10 +163,7 @@ impl<'o> Pools<'o> {
         if !world.extension_on || self.inference.contains_key(&key) {
             return;
         }
-        let ports = |entry: &WorkloadEntry| match entry.ports.get("http") {
-            Some(port) => vec![*port],
-            None => pool.ports.clone(),
-        };
+        let ports = |workload: &Workload<'_>| workload.pool_ports(&pool.ports);
         let endpoints = self.endpoints(world, object, &pool.selector, pool.protocol, ports);
         self.inference.insert(key.clone(), object);
         let policy = world.options.default_policy;
@@ -202,13 +203,17 @@ impl<'o> Pools<'o> {
         let key = key(found.port);
         if !self.contains(&key) {
             let only = service.ports.len() == 1;
-            let ports = |entry: &WorkloadEntry| service_port(found, only, entry);
+            let ports = |workload: &Workload<'_>| workload.service_port(found, only);
             let endpoints = self.endpoints(world, object, &service.selector, found.protocol, ports);
             if endpoints.is_empty() {
                 let namespace = &object.namespace;
-                let message = format!(
-                    "no WorkloadEntry in namespace {namespace} has the labels of its selector"
-                );
+                let message = if world.options.kubernetes {
+                    NO_READY_POD.to_owned()
+                } else {
+                    format!(
+                        "no WorkloadEntry in namespace {namespace} has the labels of its selector"
+                    )
+                };
                 world.warn(object, "spec.selector", message);
             }
             let policy = Policy::RoundRobin;
@@ -225,18 +230,13 @@ impl<'o> Pools<'o> {
         pool: &Object,
         selector: &Selector,
         protocol: AppProtocol,
-        ports: impl Fn(&WorkloadEntry) -> P,
+        ports: impl Fn(&Workload<'_>) -> P,
     ) -> Vec<EndpointSpec> {
-        // As in Kubernetes: no selector selects nothing.
-        let candidates = self.workloads.get(&*pool.namespace).filter(|_| !selector.is_empty());
         let mut endpoints: Vec<EndpointSpec> = Vec::new();
-        let mut workload_of: BTreeMap<EndpointId, &Object> = BTreeMap::new();
-        for (object, entry) in candidates.into_iter().flatten() {
-            if !selector.iter().all(|(key, value)| label(object, entry, key) == Some(value)) {
-                continue;
-            }
-            for port in ports(entry).into_iter().collect::<BTreeSet<u16>>() {
-                let id = endpoint_id(&entry.address, port);
+        let mut workload_of: HashMap<EndpointId, &Object> = HashMap::new();
+        for (object, workload) in self.workloads.selected(&pool.namespace, selector) {
+            for port in ports(workload).into_iter().collect::<BTreeSet<u16>>() {
+                let id = endpoint_id(workload.address(), port);
                 if let Some(first) = workload_of.get(&id) {
                     let message = format!("{first} is {id} already in {pool}; counted once");
                     world.warn(object, "spec.address", message);
@@ -246,7 +246,7 @@ impl<'o> Pools<'o> {
                 endpoints.push(EndpointSpec {
                     id,
                     workload: Arc::clone(&object.name),
-                    host: entry.address.as_str().into(),
+                    host: workload.address().into(),
                     port,
                     protocol,
                 });
@@ -265,40 +265,5 @@ pub(super) fn outside(namespace: &Arc<str>, host: &str) -> PoolKey {
         namespace: Arc::clone(namespace),
         name: host.into(),
         port: 0,
-    }
-}
-
-/// A label of a workload. As in Istio the object's own labels go before those in its spec.
-fn label<'w>(object: &'w Object, entry: &'w WorkloadEntry, key: &str) -> Option<&'w String> {
-    object.labels.get(key).or_else(|| entry.labels.get(key))
-}
-
-/// `host:port`, an IPv6 address in brackets.
-pub(crate) fn endpoint_id(host: &str, port: u16) -> EndpointId {
-    if host.parse::<Ipv6Addr>().is_ok() {
-        return EndpointId::new(format!("[{host}]:{port}"));
-    }
-    EndpointId::new(format!("{host}:{port}"))
-}
-
-/// Where a workload takes the traffic of a Service's port: Istio looks for the port's name in the
-/// workload's own ports first.
-fn service_port(port: &ServicePort, only: bool, entry: &WorkloadEntry) -> Option<u16> {
-    let named = |name: &str| entry.ports.get(name).copied();
-    if let Some(found) = port.name.as_deref().and_then(named) {
-        return Some(found);
-    }
-    if let TargetPort::Name(name) = &port.target
-        && let Some(found) = named(name)
-    {
-        return Some(found);
-    }
-    // A Service with one port has often no name for it.
-    if let Some(found) = named("http").filter(|_| only) {
-        return Some(found);
-    }
-    match port.target {
-        TargetPort::Number(number) => Some(number),
-        TargetPort::Name(_) => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Which requests go to which pools.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -13,14 +14,50 @@ use super::{
     pools::{self, Pools},
 };
 use crate::{
-    object::{Kind, Object, Path, Spec},
+    object::{ISTIO_GROUP, Kind, Object, Path, Spec},
     resource::{self, BackendTarget, MESH, Route, Rule},
     status::{ObjectStatus, ParentRef, StatusShape, Verdict},
 };
 
 pub(super) struct Routes {
-    pub(super) specs: Vec<RouteSpec>,
+    pub(super) specs: Vec<Ranked>,
     pub(super) uses: Uses,
+}
+
+/// A route, and its place among those of equal hosts.
+pub(super) struct Ranked {
+    pub(super) rank: Rank,
+    pub(super) spec: RouteSpec,
+}
+
+/// Lower goes first. Only HTTPRoutes share a host, and the Gateway API says in which order.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Rank {
+    /// 0 for an exact path.
+    pub(super) path: u8,
+    pub(super) path_length: Reverse<usize>,
+    pub(super) headers: Reverse<usize>,
+    pub(super) created: u64,
+    pub(super) route: String,
+    pub(super) rule: usize,
+}
+
+/// Everything in an order that does not depend on that of the objects.
+pub(super) fn in_order(mut routes: Vec<Ranked>) -> Vec<RouteSpec> {
+    routes.sort_by_cached_key(|Ranked { rank, spec }| {
+        let best = spec.hosts.iter().map(specificity).min();
+        (spec.port, best, rank.clone(), Arc::clone(&spec.name), spec.hosts.clone())
+    });
+    routes.into_iter().map(|route| route.spec).collect()
+}
+
+/// Lower is more specific.
+fn specificity(host: &HostPattern) -> usize {
+    match host {
+        HostPattern::Exact(_) => 0,
+        HostPattern::Suffix(suffix) => usize::MAX / 2 - suffix.len(),
+        HostPattern::Any => usize::MAX,
+    }
 }
 
 /// Who sends requests to a pool.
@@ -32,7 +69,8 @@ pub(super) struct Uses {
 #[derive(Default)]
 struct PoolUse {
     routes: BTreeSet<String>,
-    gateways: BTreeSet<Path>,
+    /// By their group.
+    gateways: BTreeSet<(&'static str, Path)>,
 }
 
 impl Uses {
@@ -45,17 +83,35 @@ impl Uses {
         self.by_pool.contains_key(pool)
     }
 
+    /// A route sends requests to the pool that come through these Gateways.
+    pub(super) fn note(
+        &mut self,
+        pool: &PoolKey,
+        route: &Object,
+        group: &'static str,
+        through: impl IntoIterator<Item = Path>,
+    ) {
+        let found = self.by_pool.entry(pool.clone()).or_default();
+        found.routes.insert(route.to_string());
+        found.gateways.extend(through.into_iter().map(|path| (group, path)));
+    }
+
     /// Completes a pool's status with the Gateways it is reached through.
     pub(super) fn name_parents(&self, status: &mut ObjectStatus) {
         let path = Path::new(Arc::clone(&status.namespace), Arc::clone(&status.name));
         let found = self.by_pool.get(&Pools::key(&path));
-        let named = found.into_iter().flat_map(|found| &found.gateways).map(|path| ParentRef {
+        let gateways = found.into_iter().flat_map(|found| &found.gateways);
+        let named = gateways.map(|(group, path)| ParentRef {
+            group,
             namespace: Arc::clone(&path.namespace),
             name: Arc::clone(&path.name),
         });
         match &mut status.shape {
             StatusShape::Parent(parents) | StatusShape::Parents(parents) => parents.extend(named),
-            StatusShape::Flat | StatusShape::Ancestors(_) => {}
+            StatusShape::Flat
+            | StatusShape::Ancestors(_)
+            | StatusShape::Listeners(_)
+            | StatusShape::RouteParents(_) => {}
         }
     }
 }
@@ -78,6 +134,10 @@ pub(super) fn fold<'o>(
         let mut verdict = Verdict::new(object);
         let backends = resolve(world, &mut verdict, route, pools);
         let served = attach(&mut verdict, route, gateways);
+        // VirtualServices are mostly for sidecars and other proxies.
+        if served.is_empty() && object.kind == Kind::VirtualService {
+            verdict.leave_to_others();
+        }
         if verdict.is_accepted() {
             let claimed = claim(&mut verdict, &mut claims, route, &served);
             routes.add(object, route, &backends, claimed);
@@ -228,7 +288,7 @@ fn claim<'g>(
     claimed
 }
 
-fn show(host: &HostPattern) -> String {
+pub(super) fn show(host: &HostPattern) -> String {
     match host {
         HostPattern::Exact(host) => host.clone(),
         HostPattern::Suffix(suffix) => format!("*{suffix}"),
@@ -242,9 +302,8 @@ impl Routes {
         let mut specs: Vec<RouteSpec> = Vec::new();
         for ((port, through), hosts) in claimed {
             for pool in backends.values() {
-                let found = self.uses.by_pool.entry(pool.clone()).or_default();
-                found.routes.insert(object.to_string());
-                found.gateways.extend(through.iter().map(|path| (*path).clone()));
+                let through = through.iter().map(|path| (*path).clone());
+                self.uses.note(pool, object, ISTIO_GROUP, through);
             }
             let rules: Vec<RouteRule> =
                 route.rules.iter().filter_map(|rule| narrow(rule, backends, &through)).collect();
@@ -259,7 +318,8 @@ impl Routes {
         for spec in &mut specs {
             spec.hosts.sort();
         }
-        self.specs.append(&mut specs);
+        let ranked = |spec| Ranked { rank: Rank::default(), spec };
+        self.specs.extend(specs.into_iter().map(ranked));
     }
 }
 

@@ -140,19 +140,27 @@ fn objects_come_to_what_the_table_says() {
 #[test]
 fn every_reason_is_in_the_table() {
     let reasons = [
+        "BackendNotFound",
         "Conflicted",
         "GatewayNotAccepted",
         "GatewayNotFound",
         "HostInUse",
         "InferenceExtensionDisabled",
+        "InvalidKind",
+        "ListenersNotValid",
         "ModelNameInUse",
         "NameNotDefault",
         "NoGateways",
         "NoMatchingHost",
+        "NoMatchingListenerHostname",
+        "NoMatchingParent",
         "NoServedServer",
+        "NotAllowedByListeners",
+        "Pending",
         "PoolNameInUse",
         "PoolNotFound",
         "PortNotFound",
+        "RefNotPermitted",
         "SelectorMatchesNothing",
         "SelectorMismatch",
         "ServiceNotFound",
@@ -190,6 +198,7 @@ fn labels_and_default_policy_come_from_the_options() {
     let options = FoldOptions {
         labels: [("a".to_owned(), "b".to_owned())].into(),
         default_policy: scheduling::Policy::Random,
+        kubernetes: false,
     };
     let folded = fold(&objects(&format!("{text}\n---\n{pool}")), &options);
     assert_eq!(desired(&folded.desired), ["listen 1 for default/g", "pool default/p random"]);
@@ -197,7 +206,7 @@ fn labels_and_default_policy_come_from_the_options() {
 
 #[test]
 fn no_objects_come_to_nothing() {
-    let folded = fold(&[], &FoldOptions::default());
+    let folded = fold(&[] as &[Object], &FoldOptions::default());
     assert!(folded.statuses.is_empty() && folded.problems.is_empty());
     assert_eq!(folded.desired, Desired::default());
 }

@@ -79,7 +79,7 @@ pub(super) fn string_match(item: &Item<'_>) -> Option<StringMatch> {
     })?
 }
 
-fn regex_match(item: &Item<'_>) -> Option<StringMatch> {
+pub(super) fn regex_match(item: &Item<'_>) -> Option<StringMatch> {
     let pattern = item.text()?;
     match StringMatch::regex(&pattern) {
         Ok(regex) => Some(regex),

@@ -32,13 +32,16 @@ pub(crate) fn run(args: &GetArgs) -> Outcome {
 }
 
 /// What people call kinds besides their names: as kubectl does.
-const SHORT: [(&str, &str); 6] = [
+const SHORT: [(&str, &str); 9] = [
     ("infpool", "InferencePool"),
     ("gw", "Gateway"),
     ("vs", "VirtualService"),
     ("dr", "DestinationRule"),
     ("we", "WorkloadEntry"),
     ("svc", "Service"),
+    ("po", "Pod"),
+    ("gc", "GatewayClass"),
+    ("gtw", "Gateway"),
 ];
 
 /// The kind of that name, in any case, singular or plural.
@@ -48,8 +51,7 @@ fn kind(asked: &str) -> Result<Kind, Failed> {
     let wanted = short.map_or_else(|| asked_lower.clone(), |(_, name)| name.to_ascii_lowercase());
     let is = |kind: &Kind| {
         let name = kind.name().to_ascii_lowercase();
-        let ies = name.strip_suffix('y').map(|stem| format!("{stem}ies"));
-        wanted == name || wanted == format!("{name}s") || ies.is_some_and(|ies| wanted == ies)
+        wanted == name || wanted == kind.plural()
     };
     Kind::ALL.into_iter().find(is).ok_or_else(|| {
         let names = Kind::ALL.map(Kind::name).join(", ");

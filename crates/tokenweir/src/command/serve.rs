@@ -1,13 +1,19 @@
 //! `tokenweir serve`: the gateway.
 
-use controller::{EndpointUrl, Manifests, endpoints_config, parse_endpoint_url, read, watch};
+use std::sync::Arc;
+
+use controller::{
+    EndpointUrl, Kubernetes, KubernetesOptions, Manifests, endpoints_config, parse_endpoint_url,
+    read, watch,
+};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     app::App,
     args::ServeArgs,
     logging, open_files,
     outcome::{Failed, Outcome},
-    settings::Settings,
+    settings::{KubernetesSettings, Settings},
     signals::stop_requested,
 };
 
@@ -30,12 +36,55 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
             configuration.take_desired(endpoints_config(&urls, args.port, settings.policy));
             app.run(stop, std::future::pending(), ready)
         }
+        Source::Kubernetes(kubernetes) => {
+            let kubernetes = Arc::new(*kubernetes);
+            configuration.wait_for(Arc::clone(&kubernetes));
+            let apply = move |watched| configuration.take_watched(watched);
+            let follow = Arc::clone(&kubernetes).follow(app.background(), apply);
+            let started = || {
+                let version = env!("CARGO_PKG_VERSION");
+                tracing::info!(
+                    version,
+                    "started; ready once the Kubernetes API server has told all"
+                );
+            };
+            let outcome = app.run(stop, follow, started);
+            runtime().map_err(Failed::run)?.block_on(kubernetes.release());
+            outcome
+        }
     }
+}
+
+/// For what is asked of the API server before and after the gateway runs.
+fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Where the API server is, and as whom it is asked.
+fn read_kubernetes(settings: &Settings) -> Result<Box<Kubernetes>, String> {
+    let KubernetesSettings { namespace, lease_name, lease_namespace } = settings.kubernetes.clone();
+    let options = KubernetesOptions {
+        namespace: namespace.map(|name| name.0),
+        labels: settings.labels.clone(),
+        lease_name: lease_name.0,
+        lease_namespace: lease_namespace.map(|name| name.0),
+        identity: identity(),
+    };
+    let runtime = runtime().map_err(|error| error.to_string())?;
+    runtime.block_on(Kubernetes::read(options)).map(Box::new)
+}
+
+/// The Pod's name, and something no process before it in this Pod had.
+#[expect(clippy::disallowed_methods, reason = "this room reads the environment")]
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "tokenweir".to_owned());
+    format!("{host}_{:08x}", fastrand::u32(..))
 }
 
 enum Source {
     Files(Manifests),
     Endpoints(Vec<EndpointUrl>),
+    Kubernetes(Box<Kubernetes>),
 }
 
 /// Settings and objects, or everything that is wrong with them.
@@ -43,7 +92,16 @@ fn read_all(args: &ServeArgs) -> Result<(Settings, Source), Vec<String>> {
     let mut problems = Vec::new();
     let settings = Settings::read(&args.settings, Settings::default());
     let settings = settings.map_err(|wrong| problems.extend(wrong));
-    let source = if args.files.is_empty() {
+    let source = if args.kubernetes {
+        let base = Settings::default();
+        match read_kubernetes(settings.as_ref().unwrap_or(&base)) {
+            Ok(kubernetes) => Source::Kubernetes(kubernetes),
+            Err(problem) => {
+                problems.push(problem);
+                return Err(problems);
+            }
+        }
+    } else if args.files.is_empty() {
         let urls = args.endpoints.iter().filter_map(|url| {
             parse_endpoint_url(url)
                 .map_err(|wrong| problems.push(format!("--endpoint {wrong}")))

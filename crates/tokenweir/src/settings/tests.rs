@@ -133,6 +133,9 @@ drain-timeout: 5s
 log-format: text
 scrape-interval: 250ms
 endpoint-header: false
+namespace: team-a
+lease-name: blue
+lease-namespace: infra
 ";
 
 #[test]
@@ -144,7 +147,10 @@ fn every_setting_can_be_in_the_file() {
         "endpoint-header=false",
         "health=127.0.0.1:2",
         "labels={gateway:blue,tier:1}",
+        "lease-name=blue",
+        "lease-namespace=infra",
         "log-format=text",
+        "namespace=team-a",
         "policy=random",
         "scrape-interval=250ms",
         "stats=[::1]:3",
@@ -165,6 +171,9 @@ fn a_flag_wins_over_the_file() {
         "--log-format=json",
         "--scrape-interval=9s",
         "--endpoint-header=true",
+        "--namespace=team-b",
+        "--lease-name=green",
+        "--lease-namespace=infra-b",
     ];
     let expected = [
         "admin=127.0.0.9:1",
@@ -172,6 +181,9 @@ fn a_flag_wins_over_the_file() {
         "drain-timeout=9s",
         "health=127.0.0.9:2",
         "labels={a:b}",
+        "lease-name=green",
+        "lease-namespace=infra-b",
+        "namespace=team-b",
         "policy=least-request",
         "scrape-interval=9s",
         "stats=127.0.0.9:3",
@@ -245,6 +257,16 @@ fn words_are_those_of_the_list() {
     each("log-format", &[("text", Ok("text")), ("json", Ok("")), ("xml", wrong), ("", wrong)]);
     let wrong = Err("expected true or false");
     each("endpoint-header", &[("false", Ok("false")), ("true", Ok("")), ("maybe", wrong)]);
+}
+
+#[test]
+fn names_are_such_as_kubernetes_takes() {
+    let wrong = Err("expected a name of lower-case letters, digits and hyphens");
+    for key in ["namespace", "lease-name", "lease-namespace"] {
+        let long = "a".repeat(64);
+        each(key, &[("team-1", Ok("team-1")), ("", wrong), ("Team", wrong), ("-a", wrong)]);
+        each(key, &[("a/b", wrong), (&long, wrong)]);
+    }
 }
 
 #[test]

@@ -1,0 +1,222 @@
+//! Which requests HTTPRoutes send to which pools.
+//!
+//! Unlike Istio's, several routes may share a host: their matches are put in one order, the most
+//! specific first.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use picker::{HostPattern, PoolKey, RouteMatch, RouteRule, RouteSpec, StringMatch, WeightedPool};
+
+use super::{
+    DISABLED, DISABLED_MESSAGE, World,
+    gateway_api::ApiGateways,
+    pools::{self, Pools},
+    routes::{Rank, Ranked, Routes},
+};
+use crate::{
+    object::{GATEWAY_API_GROUP, Object, Path, Spec},
+    resource::{
+        BackendTarget, HttpBackend, HttpMatch, HttpParent, HttpPath, HttpRoute, HttpRule,
+        HttpTarget,
+    },
+    status::{RouteParent, StatusShape, Verdict},
+};
+
+pub(super) fn fold<'o>(
+    world: &mut World<'o>,
+    gateways: &mut ApiGateways<'o>,
+    pools: &mut Pools<'o>,
+    routes: &mut Routes,
+) {
+    for (object, route) in world.all(|spec| match spec {
+        Spec::HttpRoute(route) => Some(route),
+        _ => None,
+    }) {
+        let mut verdict = Verdict::new(object);
+        let ours: Vec<&HttpParent> =
+            route.parents.iter().filter(|parent| gateways.is_served(&parent.gateway)).collect();
+        if ours.is_empty() {
+            let message = "none of its parents is a Gateway that is served here".to_owned();
+            verdict.refuse("NoMatchingParent", "spec.parentRefs", message);
+            verdict.leave_to_others();
+            world.verdicts.push(verdict);
+            continue;
+        }
+        let rules = resolve(world, &mut verdict, route, pools);
+        let met = attach(&mut verdict, route, gateways, &ours);
+        if verdict.is_accepted() {
+            add(routes, object, &rules, met);
+        }
+        world.verdicts.push(verdict);
+    }
+}
+
+/// Ports, the hosts met there, and the Gateways that take their requests.
+type Met = BTreeMap<u16, (BTreeSet<HostPattern>, BTreeSet<Path>)>;
+
+/// Attaches the route where it can be; it is refused when no parent takes it.
+fn attach(
+    verdict: &mut Verdict<'_>,
+    route: &HttpRoute,
+    gateways: &mut ApiGateways<'_>,
+    ours: &[&HttpParent],
+) -> Met {
+    let mut met = Met::new();
+    let mut parents = Vec::new();
+    for parent in ours {
+        let attached = gateways.attach(verdict.object, &route.hosts, parent);
+        let refused = match attached {
+            Ok(places) => {
+                for (port, host) in places {
+                    let (hosts, through) = met.entry(port).or_default();
+                    hosts.insert(host);
+                    through.insert(parent.gateway.clone());
+                }
+                None
+            }
+            Err(refused) => Some(refused),
+        };
+        parents.push(RouteParent { reference: parent.reference.clone(), refused });
+    }
+    for refused in parents.iter().filter_map(|parent| parent.refused.as_ref()) {
+        let message = refused.message.clone();
+        if met.is_empty() {
+            verdict.refuse(refused.reason, "spec.parentRefs", message);
+        } else {
+            verdict.caution("spec.parentRefs", message);
+        }
+    }
+    verdict.put_into(StatusShape::RouteParents(parents));
+    met
+}
+
+/// A rule whose backends are found.
+struct Resolved<'o> {
+    rule: &'o HttpRule,
+    pools: Vec<WeightedPool>,
+}
+
+/// Finds the pool of each backend; one that is missing keeps its place, so that its share of the
+/// requests is refused rather than sent elsewhere.
+fn resolve<'o>(
+    world: &mut World<'o>,
+    verdict: &mut Verdict<'o>,
+    route: &'o HttpRoute,
+    pools: &mut Pools<'o>,
+) -> Vec<Resolved<'o>> {
+    let mut rules = Vec::new();
+    for rule in &route.rules {
+        let weighted = rule.backends.iter().map(|backend| WeightedPool {
+            pool: find(world, verdict, backend, pools),
+            weight: backend.weight,
+        });
+        let weighted = weighted.collect();
+        rules.push(Resolved { rule, pools: weighted });
+    }
+    rules
+}
+
+const BACKENDS: &str = "spec.rules";
+
+fn find<'o>(
+    world: &mut World<'o>,
+    verdict: &mut Verdict<'o>,
+    backend: &'o HttpBackend,
+    pools: &mut Pools<'o>,
+) -> PoolKey {
+    let own = &verdict.object.namespace;
+    let target = match &backend.target {
+        HttpTarget::Known(target) => target,
+        HttpTarget::Unknown(kind) => {
+            let message = format!("{kind} is no backend here; use InferencePool or Service");
+            verdict.unresolved("InvalidKind", BACKENDS, message);
+            return pools::outside(own, kind);
+        }
+    };
+    let (BackendTarget::Pool(path) | BackendTarget::Service(path, _)) = target else {
+        return pools::outside(own, "outside");
+    };
+    if path.namespace != *own {
+        let message = format!("{path} is in another namespace, and ReferenceGrants are not read");
+        verdict.unresolved("RefNotPermitted", BACKENDS, message);
+        return pools::outside(own, &path.to_string());
+    }
+    if let BackendTarget::Service(path, port) = target {
+        return pools.service(world, path, *port).unwrap_or_else(|missing| {
+            verdict.unresolved("BackendNotFound", BACKENDS, missing.message);
+            missing.key
+        });
+    }
+    let key = Pools::key(path);
+    if !world.extension_on {
+        let message = format!("{key} is not served: {DISABLED_MESSAGE}");
+        verdict.unresolved(DISABLED, BACKENDS, message);
+    } else if !pools.contains(&key) {
+        verdict.unresolved("BackendNotFound", BACKENDS, format!("there is no {key}"));
+    }
+    key
+}
+
+fn add(routes: &mut Routes, object: &Object, rules: &[Resolved<'_>], met: Met) {
+    let name: Arc<str> = object.path().into();
+    for (port, (hosts, through)) in met {
+        let hosts: Vec<HostPattern> = hosts.into_iter().collect();
+        for (index, resolved) in rules.iter().enumerate() {
+            for weighted in &resolved.pools {
+                let through = through.iter().cloned();
+                routes.uses.note(&weighted.pool, object, GATEWAY_API_GROUP, through);
+            }
+            for one in &resolved.rule.matches {
+                let rule = RouteRule {
+                    name: resolved.rule.name.as_deref().map(Arc::from),
+                    matches: conditions(one),
+                    pools: resolved.pools.clone(),
+                    timeout: resolved.rule.timeout,
+                };
+                let (name, hosts) = (Arc::clone(&name), hosts.clone());
+                let spec = RouteSpec { name, port, hosts, rules: vec![rule] };
+                routes.specs.push(Ranked { rank: rank(object, index, one), spec });
+            }
+        }
+    }
+}
+
+/// What a request has to be like; any of these.
+fn conditions(one: &HttpMatch) -> Vec<RouteMatch> {
+    let paths = match &one.path {
+        HttpPath::Exact(path) => vec![Some(StringMatch::Exact(path.clone()))],
+        HttpPath::Regex(regex) => vec![Some(regex.clone())],
+        HttpPath::Prefix(prefix) => match prefix.trim_end_matches('/') {
+            "" => vec![None],
+            prefix => vec![
+                Some(StringMatch::Exact(prefix.to_owned())),
+                Some(StringMatch::Prefix(format!("{prefix}/"))),
+            ],
+        },
+    };
+    let headers: Vec<_> =
+        one.headers.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect();
+    let condition = |path| RouteMatch { path, headers: headers.clone() };
+    paths.into_iter().map(condition).collect()
+}
+
+fn rank(object: &Object, rule: usize, one: &HttpMatch) -> Rank {
+    let (path, length) = match &one.path {
+        HttpPath::Exact(path) => (0, path.len()),
+        HttpPath::Regex(StringMatch::Regex(regex)) => (1, regex.as_str().len()),
+        HttpPath::Regex(_) => (1, 0),
+        HttpPath::Prefix(prefix) => (1, prefix.len()),
+    };
+    Rank {
+        path,
+        path_length: Reverse(length),
+        headers: Reverse(one.headers.len()),
+        created: object.created,
+        route: object.path(),
+        rule,
+    }
+}

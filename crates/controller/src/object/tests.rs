@@ -1,0 +1,12 @@
+use super::Kind;
+
+#[test]
+fn plurals_are_those_of_the_definitions() {
+    let plurals = Kind::ALL.map(Kind::plural).join(" ");
+    assert_eq!(
+        plurals,
+        "gatewayclasses gateways httproutes llmroutes virtualservices destinationrules \
+         inferencepools inferencemodels inferencemodelrewrites inferenceobjectives \
+         inferencepolicies services pods workloadentries asmmeshconfigs"
+    );
+}
