@@ -76,14 +76,19 @@ class Program:
 
     started: list[Program] = []
 
-    def __init__(self, folder: Path, name: str, *arguments: str):
+    def __init__(self, folder: Path, name: str, *arguments: str, env: dict[str, str] | None = None):
+        """`env`: variables besides our own."""
         self.name = f"{name}-{len(Program.started)}"
         self.arguments = list(map(str, arguments))
         self.out_path, self.err_path = folder / f"{self.name}.out", folder / f"{self.name}.err"
         with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
             command = [binary(), *self.arguments]
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=os.environ | (env or {}),
             )
         Program.started.append(self)
 

@@ -1,4 +1,4 @@
-//! What the end-to-end suite needs: a Python environment, made once and remade when its pins change, and a browser.
+//! What the end-to-end suites need: a Python environment, made once and remade when its pins change, and a browser.
 
 #[cfg(test)]
 mod tests;
@@ -15,16 +15,24 @@ use crate::steps::run_shown;
 /// Written into the environment after everything was installed: the pins it was made from.
 const STAMP: &str = "installed-requirements.txt";
 
+/// A suite of its own: what it collects, as arguments for pytest.
+pub(crate) type Suite = &'static [&'static str];
+
+/// The binary as it is used without Kubernetes.
+pub(crate) const STANDALONE: Suite = &["e2e", "--ignore=e2e/kubernetes"];
+/// The binary as it follows an API server.
+pub(crate) const KUBERNETES: Suite = &["e2e/kubernetes"];
+
 /// Programs of the browser tests, and the packages that have them.
 const BROWSER: [(&str, &str); 2] = [("chromium", "chromium"), ("chromedriver", "chromium-driver")];
 
 /// One line for `cargo xtask test --list`.
-pub(crate) fn summary(places: &Places) -> String {
-    format!("pytest e2e, in {}", environment(places).display())
+pub(crate) fn summary(places: &Places, suite: Suite) -> String {
+    format!("pytest {}, in {}", suite.join(" "), environment(places).display())
 }
 
-/// Runs the suite against the release binary.
-pub(crate) fn run(places: &Places, arguments: &[String]) -> anyhow::Result<()> {
+/// Runs a suite against the release binary.
+pub(crate) fn run(places: &Places, suite: Suite, arguments: &[String]) -> anyhow::Result<()> {
     let binary = places.binary();
     ensure!(
         binary.exists(),
@@ -32,10 +40,13 @@ pub(crate) fn run(places: &Places, arguments: &[String]) -> anyhow::Result<()> {
         binary.display()
     );
     let python = prepare(places)?;
-    find_browser()?;
+    if suite == STANDALONE {
+        find_browser()?;
+    }
     run_shown(
         Command::new(python)
-            .args(["-m", "pytest", "e2e"])
+            .args(["-m", "pytest"])
+            .args(suite)
             .args(arguments)
             .env("TOKENWEIR_BIN", binary)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -103,6 +114,6 @@ fn is_current(environment: &Path, pins: &str) -> bool {
 /// False when the interpreter the environment was made from is gone.
 fn starts(python: &Path) -> bool {
     let mut command = Command::new(python);
-    command.args(["-c", "import pytest, openai, httpx, h2"]).stderr(Stdio::null());
+    command.args(["-c", "import pytest, openai, httpx, h2, yaml"]).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

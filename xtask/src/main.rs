@@ -8,7 +8,8 @@
 //! with `cargo build` alone.
 //!
 //! - [`steps`]: the checks, their order, and the runner that times them
-//! - [`e2e`]: the Python environment and the browser of the end-to-end suite
+//! - [`e2e`]: the end-to-end suites, their Python environment and browser
+//! - [`generated`], [`definitions`]: pages and files written from what the binary prints
 //! - `tidy` (tests only): the rules of the house
 
 #![expect(
@@ -18,6 +19,7 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock and the environment")]
 
+mod definitions;
 mod e2e;
 mod generated;
 mod steps;
@@ -57,7 +59,7 @@ enum Command {
     },
     /// Run only the rules of the house
     Tidy,
-    /// Write the generated pages of the documentation anew
+    /// Write the generated pages of the documentation and the CustomResourceDefinitions anew
     Generate,
 }
 

@@ -28,11 +28,21 @@ pub(crate) enum Step {
     Generated,
     /// The shipped binary under the official clients
     E2e,
+    /// The shipped binary on a double of the Kubernetes API server
+    Kubernetes,
 }
 
 impl Step {
-    const ALL: &[Self] =
-        &[Self::Fmt, Self::Clippy, Self::Test, Self::Fuzz, Self::Build, Self::Generated, Self::E2e];
+    const ALL: &[Self] = &[
+        Self::Fmt,
+        Self::Clippy,
+        Self::Test,
+        Self::Fuzz,
+        Self::Build,
+        Self::Generated,
+        Self::E2e,
+        Self::Kubernetes,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -43,10 +53,11 @@ impl Step {
             Self::Build => "build",
             Self::Generated => "generated",
             Self::E2e => "e2e",
+            Self::Kubernetes => "kubernetes",
         }
     }
 
-    /// What cargo is asked; the end-to-end suite is not cargo's.
+    /// What cargo is asked; the end-to-end suites are not cargo's.
     fn cargo_arguments(self) -> Option<&'static [&'static str]> {
         match self {
             Self::Fmt => Some(&["fmt", "--all", "--check"]),
@@ -58,8 +69,12 @@ impl Step {
                 Some(&["check", "--manifest-path", "fuzz/Cargo.toml", "--no-default-features"])
             }
             Self::Build => Some(&["build", "--release", "--bin", "tokenweir"]),
-            Self::Generated | Self::E2e => None,
+            Self::Generated | Self::E2e | Self::Kubernetes => None,
         }
+    }
+
+    fn suite(self) -> e2e::Suite {
+        if self == Self::Kubernetes { e2e::KUBERNETES } else { e2e::STANDALONE }
     }
 
     fn run(self, places: &Places, pytest: &[String]) -> anyhow::Result<()> {
@@ -71,7 +86,7 @@ impl Step {
             return generated::check(places);
         }
         let Some(arguments) = self.cargo_arguments() else {
-            return e2e::run(places, pytest);
+            return e2e::run(places, self.suite(), pytest);
         };
         let mut command = Command::new(&places.cargo);
         command.args(arguments).current_dir(&places.root);
@@ -116,10 +131,10 @@ pub(crate) fn list(places: &Places) {
     for step in Step::ALL {
         let command = match step.cargo_arguments() {
             Some(words) => format!("cargo {}", words.join(" ")),
-            None if *step == Step::Generated => "tokenweir reference".to_owned(),
-            None => e2e::summary(places),
+            None if *step == Step::Generated => "tokenweir reference; tokenweir crds".to_owned(),
+            None => e2e::summary(places, step.suite()),
         };
-        println!("{:<9} {command}", step.name());
+        println!("{:<10} {command}", step.name());
     }
 }
 
@@ -149,9 +164,9 @@ pub(crate) fn run(places: &Places, only: &[Step], pytest: &[String]) -> anyhow::
     for (step, took) in table {
         let failed = failure.as_ref().is_some_and(|(at, _)| *at == step);
         let word = if failed { "FAILED" } else { "ok" };
-        println!("{:<9} {word:<7} {:>9}", step.name(), seconds(took));
+        println!("{:<10} {word:<7} {:>9}", step.name(), seconds(took));
     }
-    println!("{:<9} {:<7} {:>9}", "total", "", seconds(started.elapsed()));
+    println!("{:<10} {:<7} {:>9}", "total", "", seconds(started.elapsed()));
     match failure {
         Some((step, error)) => Err(error.context(format!("step {} failed", step.name()))),
         None => Ok(()),

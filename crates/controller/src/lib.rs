@@ -13,8 +13,10 @@
 //! - `fold`: objects to desired state; `status`: conditions in the shape of each version
 //! - `kubernetes`: the API server as a source, and its statuses as a destination
 //! - `files`, `watch`: where texts come from; `direct`: a configuration without any
+//! - `crd`: the kinds as definitions for Kubernetes
 //! - `problem`, `spelling`: what to tell people, and what they meant
 
+mod crd;
 mod direct;
 mod fields;
 mod files;
@@ -31,6 +33,7 @@ mod table;
 mod watch;
 mod yaml;
 
+pub use crd::{Definition, definitions};
 pub use direct::{EndpointUrl, endpoints_config, parse_endpoint_url};
 pub use files::read;
 pub use fold::{FoldOptions, Folded, fold};

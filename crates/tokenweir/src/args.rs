@@ -28,6 +28,11 @@ pub(crate) enum Command {
     Sim(SimArgs),
     Bench(Box<BenchArgs>),
     Compare(Box<CompareArgs>),
+    /// Print the CustomResourceDefinitions, as `kubectl apply -f -` takes them
+    ///
+    /// For clusters that have none of these kinds. Those of the Inference Extension accept what upstream's own
+    /// definitions accept; a cluster that has those keeps them.
+    Crds,
     Reference(ReferenceArgs),
 }
 

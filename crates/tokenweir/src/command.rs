@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod compare;
+pub(crate) mod crds;
 pub(crate) mod demo;
 pub(crate) mod get;
 pub(crate) mod reference;

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Sim(args) => command::sim::run(&args),
         Command::Bench(args) => command::bench::run(&args),
         Command::Compare(args) => command::compare::run(&args),
+        Command::Crds => command::crds::run(),
         Command::Reference(args) => command::reference::run(&args),
     };
     logging::flush();

@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn all_steps_run_in_order_when_none_is_chosen() {
     let names: Vec<_> = chosen(&[]).map(Step::name).collect();
-    assert_eq!(names, ["fmt", "clippy", "test", "fuzz", "build", "generated", "e2e"]);
+    assert_eq!(names, ["fmt", "clippy", "test", "fuzz", "build", "generated", "e2e", "kubernetes"]);
 }
 
 #[test]
