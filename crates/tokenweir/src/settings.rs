@@ -117,15 +117,7 @@ type Written = Spanned<String>;
 impl Settings {
     /// Flags over file over `base`. All problems at once.
     pub(crate) fn read(args: &SettingArgs, base: Self) -> Result<Self, Vec<String>> {
-        let mut problems = Vec::new();
-        let raw = args.config.as_deref().map_or_else(RawSettings::default, |path| {
-            read_file(path).unwrap_or_else(|problem| {
-                problems.push(problem);
-                RawSettings::default()
-            })
-        });
-        let file = args.config.as_deref().map(|path| path.display().to_string());
-        let mut reader = Reader { file: file.unwrap_or_default(), problems };
+        let (raw, mut reader) = Reader::begin(args.config.as_deref());
         let labels = raw.labels.clone().unwrap_or(base.labels);
         let settings = Self {
             bind: reader.parsed(
@@ -263,6 +255,18 @@ struct Reader {
 }
 
 impl Reader {
+    /// Reads the file, if there is one; without it, or if it is no good, nothing is set.
+    fn begin(path: Option<&Path>) -> (RawSettings, Self) {
+        let file = path.map(|path| path.display().to_string()).unwrap_or_default();
+        let mut reader = Self { file, problems: Vec::new() };
+        let raw = path.map_or_else(|| Ok(RawSettings::default()), read_file);
+        let raw = raw.unwrap_or_else(|problem| {
+            reader.problems.push(problem);
+            RawSettings::default()
+        });
+        (raw, reader)
+    }
+
     fn parsed<T: FromStr>(
         &mut self,
         name: &str,

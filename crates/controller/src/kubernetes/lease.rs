@@ -104,7 +104,7 @@ impl Lease {
             if holds {
                 tracing::info!(lease, "has the lease: writes statuses");
             } else {
-                tracing::info!(lease, "another process has the lease");
+                tracing::info!(lease, "has the lease no longer: writes no statuses");
             }
         }
     }

@@ -45,7 +45,8 @@ fn one_endpoint() -> Gateway {
 /// An endpoint tells its size, and that it has a request of somebody else which takes such a share of it.
 fn scrape(gateway: &Gateway, id: &str, usage: f64) {
     let heard = monotonic();
-    let running = Some(Reading { value: u32::from(usage > 0.0), heard });
+    // One of them may be ours.
+    let running = Some(Reading { value: if usage > 0.0 { 2 } else { 0 }, heard });
     let signals = Signals {
         running,
         waiting: Some(Reading { value: 0, heard }),
