@@ -249,6 +249,8 @@ def test_a_gateway_that_goes_away_is_missed_and_found_again(own, page, tmp_path)
     again = Program(tmp_path, "gateway-again", *gateway.program.arguments)
     eventually(lambda: browser.text("#connection") == "", 40, "it is found again")
     eventually(lambda: re.search(r"up \d s", browser.text("#facts")), 5, "and tells of its new life")
+    # Whoever looks at a page when its gateway goes is told so.
+    browser.open("about:blank")
     browser.complaints()
     again.stop()
 
