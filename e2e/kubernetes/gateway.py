@@ -30,12 +30,12 @@ class Network:
     """Loopback addresses that nobody else uses: all Pods of a pool have the same port numbers."""
 
     def __init__(self):
-        self._prefix = f"127.{random.randrange(1, 255)}.{random.randrange(255)}"
-        self._next = 0
+        self.prefix = f"127.{random.randrange(1, 255)}"
+        self._net, self._next = random.randrange(255), 0
 
     def address(self) -> str:
         self._next += 1
-        return f"{self._prefix}.{self._next}"
+        return f"{self.prefix}.{self._net}.{self._next}"
 
 
 class Server:

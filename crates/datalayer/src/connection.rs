@@ -30,8 +30,8 @@ use crate::failure::Failure;
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
-/// Longest head of an answer, and hyper's read buffer with it.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Longest head of an answer, and what is read at once. Every connection keeps as much between rounds.
+const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 pub(crate) struct Connection {
     sender: Sender,
@@ -62,7 +62,7 @@ impl Connection {
         let (sender, future): (_, Pin<Box<dyn Future<Output = ()> + Send>>) = match spec.protocol {
             AppProtocol::Http1 => {
                 let mut builder = http1::Builder::new();
-                builder.max_buf_size(HEAD_BYTES_MAX);
+                builder.read_buf_exact_size(Some(HEAD_BYTES_MAX));
                 let (sender, driver) = builder.handshake(io).await.map_err(unanswered)?;
                 // Its error is also the request's, where it matters.
                 (Sender::Http1(sender), Box::pin(async move { drop(driver.await) }))

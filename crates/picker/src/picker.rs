@@ -1,7 +1,7 @@
 //! `EndpointPicker`: what the process knows of pools and routes, and how requests are placed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -66,7 +66,16 @@ struct Table {
 #[derive(Debug, Default)]
 struct Memory {
     desired: Arc<Desired>,
-    members: BTreeMap<EndpointId, Member>,
+    members: Members,
+}
+
+type Members = HashMap<EndpointId, Known>;
+
+/// A member, and the pools it is in by their places among those desired.
+#[derive(Debug)]
+struct Known {
+    member: Member,
+    pools: Vec<usize>,
 }
 
 /// What a request says of itself.
@@ -225,24 +234,31 @@ impl PoolWriter {
             (spec.key.clone(), old.pools.get(&spec.key).cloned().unwrap_or_else(fresh))
         });
         let table = Table { pools: pools.collect(), routes: RouteTable::new(&desired.routes) };
-        let mut wanted = BTreeSet::new();
-        for spec in desired.pools.iter().flat_map(|pool| &pool.endpoints) {
-            // Where pools describe one endpoint differently, the first description holds.
-            let first = wanted.insert(spec.id.clone());
-            let known = memory.members.get(&spec.id).is_some_and(|m| m.endpoint.spec == *spec);
-            if first && !known {
-                let (ledger, lobby) = (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
-                let endpoint = Endpoint::new(spec.clone(), ledger, lobby);
-                memory.members.insert(spec.id.clone(), Member::new(endpoint));
+        let mut before = std::mem::take(&mut memory.members);
+        memory.members.reserve(before.len());
+        for (place, pool) in desired.pools.iter().enumerate() {
+            for spec in &pool.endpoints {
+                // Where pools describe one endpoint differently, the first description holds.
+                let known = memory.members.entry(spec.id.clone()).or_insert_with(|| {
+                    let same = before.get(&spec.id).map(|known| &known.member);
+                    let same = same.filter(|member| member.endpoint.spec == *spec);
+                    let fresh = || {
+                        let (ledger, lobby) =
+                            (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
+                        Member::new(Endpoint::new(spec.clone(), ledger, lobby))
+                    };
+                    Known { member: same.cloned().unwrap_or_else(fresh), pools: Vec::new() }
+                });
+                known.pools.push(place);
             }
         }
-        memory.members.retain(|id, _| {
-            let stays = wanted.contains(id);
-            if !stays {
-                shared.ledger.lock().remove(id);
-            }
-            stays
-        });
+        before.retain(|id, _| !memory.members.contains_key(id));
+        // In an order, so that equal histories give equal slots.
+        let mut left: Vec<(EndpointId, Known)> = before.into_iter().collect();
+        left.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (id, _) in &left {
+            shared.ledger.lock().remove(id);
+        }
         memory.desired = Arc::new(desired);
         for spec in &memory.desired.pools {
             if let Some(pool) = table.pools.get(&spec.key) {
@@ -257,30 +273,27 @@ impl PoolWriter {
 
     /// Takes in what a scrape said; `mark` is [`Endpoint::mark`] from just before the scrape.
     pub fn signals(&self, id: &EndpointId, signals: Signals, mark: ScrapeMark) {
-        self.update(id, |member| {
-            member.endpoint.watched(|ledger, slot| ledger.scraped(slot, mark, signals.clone()));
-            member.signals = signals;
-        });
+        let mut memory = self.0.memory.lock();
+        let Some(Known { member, .. }) = memory.members.get_mut(id) else { return };
+        member.endpoint.watched(|ledger, slot| ledger.scraped(slot, mark, signals.clone()));
+        member.signals = signals;
+        drop(memory);
+        self.0.lobby.release();
     }
 
     pub fn health(&self, id: &EndpointId, health: Health) {
-        self.update(id, |member| {
-            if member.health == Health::Unready && health != Health::Unready {
-                member.endpoint.watched(Ledger::returned);
-            }
-            member.health = health;
-        });
-    }
-
-    fn update(&self, id: &EndpointId, change: impl FnOnce(&mut Member)) {
         let mut memory = self.0.memory.lock();
-        let Some(member) = memory.members.get_mut(id) else { return };
-        change(member);
-        let table = self.0.table.load();
-        for spec in &memory.desired.pools {
-            if spec.endpoints.iter().any(|endpoint| endpoint.id == *id)
-                && let Some(pool) = table.pools.get(&spec.key)
-            {
+        let Some(Known { member, pools }) = memory.members.get_mut(id) else { return };
+        let before = std::mem::replace(&mut member.health, health);
+        if before.is_usable() == health.is_usable() {
+            return;
+        }
+        if health.is_usable() {
+            member.endpoint.watched(Ledger::returned);
+        }
+        let (pools, table) = (pools.clone(), self.0.table.load());
+        for spec in pools.into_iter().map(|place| &memory.desired.pools[place]) {
+            if let Some(pool) = table.pools.get(&spec.key) {
                 publish(pool, spec, &memory.members);
             }
         }
@@ -305,13 +318,18 @@ impl PoolView {
 
     /// Every endpoint once.
     pub fn members(&self) -> Vec<Member> {
-        self.0.memory.lock().members.values().cloned().collect()
+        let memory = self.0.memory.lock();
+        let mut members: Vec<Member> =
+            memory.members.values().map(|known| known.member.clone()).collect();
+        drop(memory);
+        members.sort_unstable_by(|a, b| a.endpoint.spec.id.cmp(&b.endpoint.spec.id));
+        members
     }
 
     /// Every pool with its endpoints.
     pub fn pools(&self) -> Vec<(PoolKey, Vec<Member>)> {
         let memory = self.0.memory.lock();
-        let members = |spec: &PoolSpec| members_of(spec, &memory.members);
+        let members = |spec: &PoolSpec| members_of(spec, &memory.members).cloned().collect();
         memory.desired.pools.iter().map(|spec| (spec.key.clone(), members(spec))).collect()
     }
 
@@ -404,20 +422,21 @@ impl Member {
     }
 }
 
-fn members_of(spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) -> Vec<Member> {
-    spec.endpoints.iter().filter_map(|endpoint| members.get(&endpoint.id).cloned()).collect()
+/// In the order of the pool.
+fn members_of<'m>(spec: &PoolSpec, members: &'m Members) -> impl Iterator<Item = &'m Member> {
+    spec.endpoints.iter().filter_map(|endpoint| Some(&members.get(&endpoint.id)?.member))
 }
 
-fn publish(pool: &Pool, spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) {
-    let members = members_of(spec, members);
+fn publish(pool: &Pool, spec: &PoolSpec, members: &Members) {
+    let usable = members_of(spec, members).filter(|member| member.health.is_usable());
+    let usable = usable.map(|member| Arc::clone(&member.endpoint)).collect();
     pool.snapshot.store(Arc::new(Snapshot {
         policy: spec.policy,
         outlier_detection: spec.outlier_detection,
         flow_control: spec.flow_control,
         models: spec.models.as_slice().into(),
         objectives: spec.objectives.as_slice().into(),
-        usable: Usable::of(&members),
-        members,
+        usable: Usable::of(usable),
         delivery: spec.delivery,
     }));
 }

@@ -84,12 +84,13 @@ impl Configuration {
         let before = std::mem::replace(&mut live.desired, folded.desired.clone());
         if first || before != folded.desired {
             live.accept(now);
-            let (generation, summary) = (live.generation, summary(&folded.desired));
+            let generation = live.generation;
             // Endpoints come and go; that is no news.
             if first || outline(&before) != outline(&folded.desired) {
+                let summary = summary(&folded.desired);
                 tracing::info!(generation, summary, "configuration applied");
             } else {
-                tracing::debug!(generation, summary, "endpoints changed");
+                tracing::debug!(generation, "endpoints changed");
             }
             self.metrics.reloads.with_label_values(&["applied"]).inc();
             self.writer.apply(folded.desired);

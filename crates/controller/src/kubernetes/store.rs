@@ -212,6 +212,12 @@ impl Store {
         Some(watched)
     }
 
+    /// The version of the object that the watch has told last.
+    pub(super) fn version(&self, key: SourceKey, path: &Path) -> Option<String> {
+        let inner = self.inner.lock();
+        Some(inner.sources.get(&key)?.entries.get(path)?.resource_version.clone())
+    }
+
     /// What stands in the object's status now.
     pub(super) fn standing(&self, key: SourceKey, path: &Path) -> Option<Standing> {
         let inner = self.inner.lock();

@@ -3,7 +3,11 @@
 //! Nothing is queued: what has to be written is whatever differs between the newest fold and the
 //! API server, found anew each time, so there is never more of it than there are objects.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use kube::{
@@ -61,6 +65,8 @@ struct Memory {
     /// The object as it was when it was last read or written here, if that is newer than what the
     /// watch has told: known by the version the watch had told then.
     newer: Option<(String, Standing)>,
+    /// The version the watch had told when this was all said already. It has to be found out once, not with every Pod.
+    agreed: Option<(String, ObjectStatus)>,
     last_patch: Option<Value>,
     /// Writes in a row that found nothing to write to.
     missing: u32,
@@ -101,13 +107,18 @@ impl Writer {
         }
         let wanted = Arc::clone(&self.wanted.borrow_and_update());
         let mut next: Option<Instant> = None;
-        let mut keys = Vec::new();
+        let mut keys = BTreeSet::new();
         for status in wanted.iter().filter(|status| !status.foreign) {
             let path = Path::new(Arc::clone(&status.namespace), Arc::clone(&status.name));
             let key = (status.kind, status.group, path);
-            keys.push(key.clone());
-            let Some(standing) = self.store.standing((key.0, key.1), &key.2) else { continue };
+            keys.insert(key.clone());
+            let source = (status.kind, status.group);
+            let Some(version) = self.store.version(source, &key.2) else { continue };
             let memory = memories.entry(key.clone()).or_insert_with(|| self.memory());
+            if memory.agreed.as_ref().is_some_and(|(at, said)| *at == version && said == status) {
+                continue;
+            }
+            let Some(standing) = self.store.standing(source, &key.2) else { continue };
             let standing = memory.newest(standing);
             let outdated = standing.source.version != status.version
                 || standing.generation != status.generation;
@@ -116,6 +127,7 @@ impl Writer {
                 continue;
             }
             let Some(change) = patch(&standing.status, status, &memory.written, &now()) else {
+                memory.agreed = Some((version, status.clone()));
                 continue;
             };
             let now = Instant::now();
@@ -143,6 +155,7 @@ impl Writer {
         Memory {
             written: Written::new(),
             newer: None,
+            agreed: None,
             last_patch: None,
             missing: 0,
             gap: GAP,
@@ -159,7 +172,9 @@ impl Writer {
         mut change: Value,
         memory: &mut Memory,
     ) -> Outcome {
-        let told_version = self.told_version(wanted);
+        let path = Path::new(Arc::clone(&wanted.namespace), Arc::clone(&wanted.name));
+        let source = (wanted.kind, wanted.group);
+        let told_version = self.store.version(source, &path).unwrap_or_default();
         let api = self.api(&standing, wanted);
         for _ in 0..=CONFLICTS_MAX {
             let body = json!({
@@ -205,13 +220,6 @@ impl Writer {
             }
         }
         Outcome::Later
-    }
-
-    /// The version of the object the watch has told of.
-    fn told_version(&self, wanted: &ObjectStatus) -> String {
-        let path = Path::new(Arc::clone(&wanted.namespace), Arc::clone(&wanted.name));
-        let standing = self.store.standing((wanted.kind, wanted.group), &path);
-        standing.map(|standing| standing.resource_version).unwrap_or_default()
     }
 
     fn api(&self, standing: &Standing, wanted: &ObjectStatus) -> Api<DynamicObject> {
@@ -270,6 +278,7 @@ impl Memory {
         self.last_patch = Some(change);
         self.written.extend(references(wanted));
         self.newer = Some((told_version, standing));
+        self.agreed = None;
         self.missing = 0;
         self.backoff.reset();
     }

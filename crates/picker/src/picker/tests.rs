@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     pin::pin,
     sync::Barrier,
