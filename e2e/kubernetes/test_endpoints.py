@@ -212,6 +212,8 @@ def test_readiness_waits_for_the_first_state_and_for_it_alone(cluster, start, ad
     answer = httpx.get(f"{gate.health}/healthz/ready")
     assert answer.status_code == 503
     assert answer.text.strip(), "it says what it waits for"
+    assert '"ready"' not in gate.program.output, "nor does the log say more"
     cluster.double.resume()
     gate.wait()
     assert gate.ask().status_code == 200, "ready means that requests are served"
+    gate.program.wait_until(lambda: '"ready"' in gate.program.output, "logs that it is ready")

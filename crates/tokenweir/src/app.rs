@@ -20,6 +20,8 @@ use crate::{
 
 /// Longest wait for the end of the access log at a stop.
 const LOG_FLUSH_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether the first configuration is in force.
+const READY_POLL: Duration = Duration::from_millis(20);
 /// Longest wait for tasks that do not end by themselves at a stop.
 pub(crate) const TASKS_END_MAX: Duration = Duration::from_millis(500);
 
@@ -63,8 +65,8 @@ impl App {
     /// Serves until `stop` resolves, then drains; until it resolves once more at the longest.
     ///
     /// `follow` keeps the configuration up to date meanwhile. It runs with scrapes and admin pages
-    /// on a thread of their own, so that none of them can delay a request. `ready` is called once
-    /// everything listens.
+    /// on a thread of their own, so that none of them can delay a request. `ready` is called when
+    /// the health port says so for the first time.
     pub(crate) fn run(
         self,
         stop: impl AsyncFn(),
@@ -100,13 +102,21 @@ impl App {
         let carriers = Carriers::new(&proxy, &crew.runtimes());
         let mut listeners = Listeners::new(carriers, self.settings.bind);
         let own = self.bind(&mut listeners)?;
-        self.start_control(control, own, listeners.ports(), follow)?;
+        let views = Arc::new(self.views(listeners.ports()));
+        self.start_control(control, own, Arc::clone(&views), follow)?;
         let (view, changes) = (self.picker.view(), self.picker.writer().subscribe());
         self.background.spawn("follow listeners", listeners.follow(view, changes));
-        ready();
+        let until_ready = async {
+            while (views.ready)().is_err() {
+                tokio::time::sleep(READY_POLL).await;
+            }
+            ready();
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             () = stop() => {}
             () = self.connections.stopping() => {}
+            () = until_ready => {}
         }
         tokio::select! {
             () = self.drain() => {}
@@ -146,11 +156,10 @@ impl App {
         &self,
         control: &Runtime,
         ports: OwnPorts,
-        open: Arc<OpenPorts>,
+        views: Arc<Views>,
         follow: impl Future<Output = ()> + Send + 'static,
     ) -> Outcome {
         let _on_control = control.enter();
-        let views = Arc::new(self.views(open));
         let tasks = &self.background;
         let listener = |port| TcpListener::from_std(port).map_err(Failed::run);
         let (health, stats, admin) =

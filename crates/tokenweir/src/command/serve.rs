@@ -41,14 +41,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
             configuration.wait_for(Arc::clone(&kubernetes));
             let apply = move |watched| configuration.take_watched(watched);
             let follow = Arc::clone(&kubernetes).follow(app.background(), apply);
-            let started = || {
-                let version = env!("CARGO_PKG_VERSION");
-                tracing::info!(
-                    version,
-                    "started; ready once the Kubernetes API server has told all"
-                );
-            };
-            let outcome = app.run(stop, follow, started);
+            tracing::info!("the Kubernetes API server is asked for all objects");
+            let outcome = app.run(stop, follow, ready);
             runtime().map_err(Failed::run)?.block_on(kubernetes.release());
             outcome
         }
