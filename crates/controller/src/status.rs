@@ -31,7 +31,8 @@ pub enum StatusShape {
     /// `status.conditions[]`.
     Flat,
     /// `status.parent[]`, as InferencePool v1alpha2 has it: one entry for each Gateway, or one that
-    /// stands for none yet.
+    /// stands for none yet. The same conditions are flat beside it, which is where `kubectl wait` and
+    /// readers of v1alpha1 look, if the definition keeps them.
     Parent(Vec<ParentRef>),
     /// `status.parents[]`, as InferencePool v1 has it: one entry for each Gateway, and none as long
     /// as no route sends anything here.
@@ -198,11 +199,6 @@ impl ObjectStatus {
         let conditions: Value = self.conditions.iter().map(Condition::to_json).collect();
         match &self.shape {
             StatusShape::Flat => json!({ "conditions": conditions }),
-            StatusShape::Parent(parents) if parents.is_empty() => {
-                // The entry this version's definition puts there by default.
-                let parent = json!({ "kind": "Status", "name": "default" });
-                json!({ "parent": [{ "parentRef": parent, "conditions": conditions }] })
-            }
             StatusShape::Parent(parents) => {
                 let entry = |parent: &ParentRef| json!({ "parentRef": parent.to_json(), "conditions": conditions });
                 json!({ "parent": parents.iter().map(entry).collect::<Value>() })

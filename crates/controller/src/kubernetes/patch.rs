@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     object::GATEWAY_API_GROUP,
-    status::{CONTROLLER_NAME, ObjectStatus},
+    status::{CONTROLLER_NAME, ObjectStatus, StatusShape},
 };
 
 /// How many entries the lists of a status may hold, in the narrowest of their definitions.
@@ -44,7 +44,12 @@ pub(super) fn patch(
             changed.insert(key, after.into());
         }
     }
-    (!changed.is_empty()).then_some(Value::Object(changed))
+    // Upstream's definitions of v1alpha2 drop them: they are sent along, and never by themselves as
+    // long as they are not there.
+    let dropped =
+        matches!(wanted.shape, StatusShape::Parent(_)) && standing["conditions"].is_null();
+    let worth = changed.keys().any(|key| key != "conditions" || !dropped);
+    worth.then_some(Value::Object(changed))
 }
 
 /// What the entries of this status are about.

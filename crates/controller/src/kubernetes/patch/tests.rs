@@ -191,3 +191,16 @@ spec: {parentRefs: [{name: g, sectionName: a}, {name: g, sectionName: c}, {name:
     assert_eq!(parents[1]["conditions"][0]["reason"], "NoMatchingParent");
     assert_eq!(parents[1]["conditions"][1]["reason"], "BackendNotFound");
 }
+
+#[test]
+fn flat_conditions_that_a_definition_drops_are_not_sent_again() {
+    let wanted = pool(V1ALPHA2, true);
+    let mut after = settle(&Value::Null, &wanted, &Written::new());
+    assert_eq!(after["conditions"], after["parent"][0]["conditions"]);
+    let written = references(&wanted);
+    after["conditions"][0]["observedGeneration"] = json!(1);
+    let change = patch(&after, &wanted, &written, NOW).expect("kept, and of another generation");
+    assert_eq!(change.as_object().unwrap().keys().collect::<Vec<_>>(), ["conditions"]);
+    after.as_object_mut().unwrap().remove("conditions");
+    assert_eq!(patch(&after, &wanted, &written, NOW), None);
+}
