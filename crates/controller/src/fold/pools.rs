@@ -77,11 +77,9 @@ pub(super) fn judge<'o>(world: &mut World<'o>, pools: &Pools<'o>, routes: &Route
             _ => {
                 let count = pools.specs.get(&key).map_or(0, |spec| spec.endpoints.len());
                 let endpoints = if count == 1 { "endpoint" } else { "endpoints" };
+                // Pods come and go: a status that told of them would be written each time.
                 if !world.options.kubernetes {
                     verdict.remark(format!("{count} {endpoints}"));
-                } else if count == 0 {
-                    // Scaled to zero, it may be: no fault of the object.
-                    verdict.remark(NO_READY_POD.to_owned());
                 }
                 verdict.remark(used_by(routes.uses.routes(&key)));
                 if count == 0 && !world.options.kubernetes {
@@ -96,8 +94,6 @@ pub(super) fn judge<'o>(world: &mut World<'o>, pools: &Pools<'o>, routes: &Route
         world.verdicts.push(verdict);
     }
 }
-
-const NO_READY_POD: &str = "no Pod that is ready has the labels of its selector";
 
 /// Names the routes that send requests here, or the first of them.
 fn used_by<'r>(routes: impl Iterator<Item = &'r str>) -> String {
@@ -208,7 +204,7 @@ impl<'o> Pools<'o> {
             if endpoints.is_empty() {
                 let namespace = &object.namespace;
                 let message = if world.options.kubernetes {
-                    NO_READY_POD.to_owned()
+                    "no Pod that is ready has the labels of its selector".to_owned()
                 } else {
                     format!(
                         "no WorkloadEntry in namespace {namespace} has the labels of its selector"
