@@ -23,9 +23,11 @@ from objects import (
     pods,
     pool,
     pool_backend,
+    reference_grant,
     route_conditions,
 )
 
+GRANTS = "gateway.networking.k8s.io/v1beta1"
 PRIMARY, SECONDARY = {"app": "primary"}, {"app": "secondary"}
 
 
@@ -245,3 +247,48 @@ def test_gc14_a_pool_is_accepted_by_whoever_still_refers_to_it(cluster, gate, po
     cluster.delete(two)
     gate.wait_for(404, port=8081)
     eventually(lambda: not parents(cluster, "primary"), 10, "no entry")
+
+
+def test_a_backend_elsewhere_is_refused_without_a_grant_from_there(
+    cluster, gateways, start, addresses
+):
+    skip_unless_served(cluster, GRANTS, "referencegrants")
+    gate = start(namespace=None)
+    far = f"{cluster.namespace}-far"
+    cluster.make_namespace(far)
+    cluster.apply(pool("primary", "v1", PRIMARY), far)
+    pods(cluster, addresses, PRIMARY, namespace=far)
+    item = route_to(cluster, "route", pool_backend("primary", namespace=far))
+    refused = {"Accepted": "True", "ResolvedRefs": "False/RefNotPermitted"}
+    wait_for_route(cluster, item, "conformance-primary", **refused)
+    gate.wait_for(503)
+    cluster.apply(reference_grant("elsewhere", "nobody"), far)
+    grant = cluster.apply(reference_grant("ours", cluster.namespace), far)
+    wait_for_route(cluster, item, "conformance-primary", ResolvedRefs="True")
+    gate.wait_for(200)
+    gate.wait_for_endpoints(*addresses)
+    cluster.delete(grant)
+    wait_for_route(cluster, item, "conformance-primary", **refused)
+    gate.wait_for(503)
+
+
+def test_a_gateway_has_the_addresses_of_the_service_clients_come_through(cluster, gateways, start):
+    start("--publish-service", f"{cluster.namespace}/front")
+
+    def has(*addresses: tuple[str, str]):
+        wanted = [{"type": kind, "value": value} for kind, value in addresses]
+        status = cluster.get(GATEWAY_API, "Gateway", "conformance-primary").get("status") or {}
+        return status.get("addresses", []) == wanted and "listeners" in status
+
+    eventually(has, 10, "no addresses yet")
+    spec = {"type": "LoadBalancer", "ports": [{"port": 8080}], "selector": {"app": "tokenweir"}}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}, "spec": spec}
+    service = cluster.apply(service)
+    for ingress, address in (
+        ({"ip": "192.0.2.1"}, ("IPAddress", "192.0.2.1")),
+        ({"hostname": "front.example.com"}, ("Hostname", "front.example.com")),
+    ):
+        cluster.patch(service, {"status": {"loadBalancer": {"ingress": [ingress]}}}, "status")
+        eventually(lambda a=address: has(a), 10, f"the address {address}")
+    cluster.delete(service)
+    eventually(has, 10, "no address any more")

@@ -36,12 +36,19 @@ pub struct FoldOptions {
     /// Objects come from an API server. Pods then come and go all the time, and conditions that
     /// counted them would be written again and again.
     pub kubernetes: bool,
+    /// `namespace/name` of the Service through which clients reach the Gateways.
+    pub publish_service: Option<String>,
 }
 
 impl Default for FoldOptions {
     fn default() -> Self {
         let labels = [("istio".to_owned(), "ingressgateway".to_owned())];
-        Self { labels: labels.into(), default_policy: Policy::default(), kubernetes: false }
+        Self {
+            labels: labels.into(),
+            default_policy: Policy::default(),
+            kubernetes: false,
+            publish_service: None,
+        }
     }
 }
 

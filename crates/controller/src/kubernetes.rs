@@ -70,6 +70,9 @@ pub struct KubernetesOptions {
     pub lease_namespace: Option<String>,
     /// Tells this process from all others.
     pub identity: String,
+    /// The Service through which clients reach the Gateways, `NAME` in the process's own namespace
+    /// or `NAMESPACE/NAME`.
+    pub publish_service: Option<String>,
 }
 
 /// A Kubernetes API server as the source of objects.
@@ -103,6 +106,13 @@ impl Kubernetes {
             format!("the Kubernetes configuration cannot be used: {}", told(&error))
         })?;
         Ok(Self { options, config, store: Arc::default() })
+    }
+
+    /// `namespace/name` of the Service through which clients reach the Gateways, if it was named.
+    pub fn publish_service(&self) -> Option<String> {
+        let name = self.options.publish_service.as_ref()?;
+        let own = || format!("{}/{name}", self.config.default_namespace);
+        Some(if name.contains('/') { name.clone() } else { own() })
     }
 
     /// What is not heard yet, and why; `None` once the objects are known.

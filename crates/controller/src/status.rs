@@ -39,11 +39,27 @@ pub enum StatusShape {
     Parents(Vec<ParentRef>),
     /// `status.ancestors[]`, as the Gateway API has it for policies: one entry, for the target.
     Ancestors(TargetRef),
-    /// `status.conditions[]`, and `status.listeners[]` as the Gateway API has it for Gateways.
-    Listeners(Vec<ListenerStatus>),
+    /// `status.conditions[]`, and what the Gateway API has besides for Gateways.
+    Gateway(GatewayStatus),
     /// `status.parents[]`, as the Gateway API has it for routes: one entry for each of the route's
     /// `parentRefs` that is a Gateway of ours.
     RouteParents(Vec<RouteParent>),
+}
+
+/// What a Gateway of the Gateway API has come to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct GatewayStatus {
+    /// `status.listeners[]`.
+    pub listeners: Vec<ListenerStatus>,
+    /// `status.addresses[]`; `None` where nobody has said which they are.
+    pub addresses: Option<Vec<Address>>,
+}
+
+/// Where clients reach a Gateway.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Address {
+    Ip(String),
+    Hostname(String),
 }
 
 /// A listener of a Gateway.
@@ -200,8 +216,12 @@ impl ObjectStatus {
         match &self.shape {
             StatusShape::Flat => json!({ "conditions": conditions }),
             StatusShape::Parent(parents) => {
-                let entry = |parent: &ParentRef| json!({ "parentRef": parent.to_json(), "conditions": conditions });
-                json!({ "parent": parents.iter().map(entry).collect::<Value>() })
+                let entry = |parent| json!({ "parentRef": parent, "conditions": conditions });
+                // The one this version's definition puts there by default.
+                let unused = || vec![entry(json!({ "kind": "Status", "name": "default" }))];
+                let entries = parents.iter().map(|parent| entry(parent.to_json()));
+                let entries = if parents.is_empty() { unused() } else { entries.collect() };
+                json!({ "parent": entries, "conditions": conditions })
             }
             StatusShape::Parents(parents) => {
                 let entry = |parent: &ParentRef| {
@@ -220,10 +240,16 @@ impl ObjectStatus {
                     "conditions": conditions,
                 }]
             }),
-            StatusShape::Listeners(listeners) => json!({
-                "conditions": conditions,
-                "listeners": listeners.iter().map(|one| self.listener(one)).collect::<Value>(),
-            }),
+            StatusShape::Gateway(GatewayStatus { listeners, addresses }) => {
+                let mut status = json!({
+                    "conditions": conditions,
+                    "listeners": listeners.iter().map(|one| self.listener(one)).collect::<Value>(),
+                });
+                if let Some(addresses) = addresses {
+                    status["addresses"] = addresses.iter().map(Address::to_json).collect();
+                }
+                status
+            }
             StatusShape::RouteParents(parents) => {
                 let entry = |parent: &RouteParent| {
                     json!({
@@ -274,6 +300,16 @@ impl ObjectStatus {
                 condition("ResolvedRefs", None),
             ],
         })
+    }
+}
+
+impl Address {
+    fn to_json(&self) -> Value {
+        let (kind, value) = match self {
+            Self::Ip(ip) => ("IPAddress", ip),
+            Self::Hostname(name) => ("Hostname", name),
+        };
+        json!({ "type": kind, "value": value })
     }
 }
 

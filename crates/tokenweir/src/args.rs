@@ -138,6 +138,9 @@ pub(crate) struct SettingArgs {
     /// With --kubernetes, namespace of that Lease [default: the process's own]
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) lease_namespace: Option<String>,
+    /// With --kubernetes, the Service whose addresses are those of the Gateways [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) publish_service: Option<String>,
 }
 
 /// Say what is wrong with a configuration, or what it will do.

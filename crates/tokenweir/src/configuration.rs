@@ -67,7 +67,8 @@ impl Configuration {
     /// Applies what the API server tells and returns what became of each object. Each problem is
     /// logged when it comes up, and what is as it was is not applied again.
     pub(crate) fn take_watched(&self, watched: Watched) -> Vec<ObjectStatus> {
-        let options = FoldOptions { kubernetes: true, ..self.options.clone() };
+        let publish_service = self.kubernetes.get().and_then(|source| source.publish_service());
+        let options = FoldOptions { kubernetes: true, publish_service, ..self.options.clone() };
         let mut folded = fold(watched.objects.iter().map(|object| &**object), &options);
         let now = now();
         let mut live = self.live.lock();

@@ -47,6 +47,7 @@ pub(crate) struct KubernetesSettings {
     pub(crate) namespace: Option<ObjectName>,
     pub(crate) lease_name: ObjectName,
     pub(crate) lease_namespace: Option<ObjectName>,
+    pub(crate) publish_service: Option<ServiceName>,
 }
 
 impl Default for Settings {
@@ -68,6 +69,7 @@ impl Default for Settings {
                 namespace: None,
                 lease_name: ObjectName("tokenweir".to_owned()),
                 lease_namespace: None,
+                publish_service: None,
             },
         }
     }
@@ -91,6 +93,21 @@ impl FromStr for ObjectName {
     }
 }
 
+/// `NAME`, or `NAMESPACE/NAME`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ServiceName(pub(crate) String);
+
+impl FromStr for ServiceName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (namespace, name) = text.split_once('/').map_or((None, text), |(a, b)| (Some(a), b));
+        namespace.map(ObjectName::from_str).transpose()?;
+        ObjectName::from_str(name)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// The settings file: the flags' names as keys, all optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -109,6 +126,7 @@ struct RawSettings {
     namespace: Option<Written>,
     lease_name: Option<Written>,
     lease_namespace: Option<Written>,
+    publish_service: Option<Written>,
 }
 
 /// A value and its line. All are read as text, so that one of the wrong kind hides no other.
@@ -200,6 +218,7 @@ impl Settings {
             "namespace": self.kubernetes.namespace.as_ref().map(|name| &name.0),
             "lease-name": self.kubernetes.lease_name.0,
             "lease-namespace": self.kubernetes.lease_namespace.as_ref().map(|name| &name.0),
+            "publish-service": self.kubernetes.publish_service.as_ref().map(|name| &name.0),
         })
     }
 }
@@ -207,11 +226,12 @@ impl Settings {
 impl KubernetesSettings {
     fn read(args: &SettingArgs, raw: &RawSettings, base: Self, reader: &mut Reader) -> Self {
         Self {
-            namespace: reader.object_name(
+            namespace: reader.optional(
                 "namespace",
                 args.namespace.as_deref(),
                 raw.namespace.as_ref(),
                 base.namespace,
+                OBJECT_NAME,
             ),
             lease_name: reader.parsed(
                 "lease-name",
@@ -220,11 +240,19 @@ impl KubernetesSettings {
                 base.lease_name,
                 OBJECT_NAME,
             ),
-            lease_namespace: reader.object_name(
+            lease_namespace: reader.optional(
                 "lease-namespace",
                 args.lease_namespace.as_deref(),
                 raw.lease_namespace.as_ref(),
                 base.lease_namespace,
+                OBJECT_NAME,
+            ),
+            publish_service: reader.optional(
+                "publish-service",
+                args.publish_service.as_deref(),
+                raw.publish_service.as_ref(),
+                base.publish_service,
+                "the name of a Service, or its namespace and name such as infra/gateway",
             ),
         }
     }
@@ -316,15 +344,16 @@ impl Reader {
         })
     }
 
-    fn object_name(
+    fn optional<T: FromStr>(
         &mut self,
         name: &str,
         flag: Option<&str>,
         key: Option<&Written>,
-        base: Option<ObjectName>,
-    ) -> Option<ObjectName> {
+        base: Option<T>,
+        wanted: &str,
+    ) -> Option<T> {
         self.read(name, flag, key, base, |text| {
-            text.parse().map(Some).map_err(|()| format!("expected {OBJECT_NAME}"))
+            text.parse().map(Some).map_err(|_| format!("expected {wanted}"))
         })
     }
 

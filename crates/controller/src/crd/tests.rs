@@ -260,7 +260,14 @@ fn granted(role: &Value) -> BTreeMap<(String, String), BTreeSet<String>> {
 
 /// Those whose conditions are written to them.
 fn has_status(kind: Kind) -> bool {
-    !matches!(kind, Kind::Service | Kind::Pod | Kind::WorkloadEntry | Kind::DestinationRule)
+    !matches!(
+        kind,
+        Kind::Service
+            | Kind::Pod
+            | Kind::WorkloadEntry
+            | Kind::DestinationRule
+            | Kind::ReferenceGrant
+    )
 }
 
 #[test]

@@ -8,7 +8,9 @@ use super::{World, gateways};
 use crate::{
     object::{Object, Path, Spec},
     resource::{AllowedFrom, ApiGateway, ApiListener, HttpParent},
-    status::{CONTROLLER_NAME, ListenerStatus, Refused, StatusShape, Verdict},
+    status::{
+        Address, CONTROLLER_NAME, GatewayStatus, ListenerStatus, Refused, StatusShape, Verdict,
+    },
 };
 
 /// The class that is ours without a GatewayClass that says so: files need none.
@@ -152,6 +154,7 @@ impl<'o> ApiGateways<'o> {
 
     /// Writes the verdicts on the Gateways, once it is known which routes are attached.
     pub(super) fn judge(&self, world: &mut World<'o>) {
+        let addresses = published(world);
         for served in self.served.values() {
             let mut verdict = Verdict::new(served.object);
             let listeners: Vec<ListenerStatus> =
@@ -175,10 +178,22 @@ impl<'o> ApiGateways<'o> {
                     verdict.caution("spec.listeners", refused.message.clone());
                 }
             }
-            verdict.put_into(StatusShape::Listeners(listeners));
+            let addresses = addresses.clone();
+            verdict.put_into(StatusShape::Gateway(GatewayStatus { listeners, addresses }));
             world.verdicts.push(verdict);
         }
     }
+}
+
+/// The addresses of the Service clients come through, if it was named; none while there is none.
+fn published(world: &World<'_>) -> Option<Vec<Address>> {
+    let name = world.options.publish_service.as_ref()?;
+    let services = world.all(|spec| match spec {
+        Spec::Service(service) => Some(service),
+        _ => None,
+    });
+    let found = services.into_iter().find(|(object, _)| object.path() == *name);
+    Some(found.map_or_else(Vec::new, |(_, service)| service.addresses.clone()))
 }
 
 impl Served<'_> {

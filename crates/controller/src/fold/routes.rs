@@ -110,7 +110,7 @@ impl Uses {
             StatusShape::Parent(parents) | StatusShape::Parents(parents) => parents.extend(named),
             StatusShape::Flat
             | StatusShape::Ancestors(_)
-            | StatusShape::Listeners(_)
+            | StatusShape::Gateway(_)
             | StatusShape::RouteParents(_) => {}
         }
     }

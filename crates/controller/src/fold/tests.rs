@@ -198,7 +198,7 @@ fn labels_and_default_policy_come_from_the_options() {
     let options = FoldOptions {
         labels: [("a".to_owned(), "b".to_owned())].into(),
         default_policy: scheduling::Policy::Random,
-        kubernetes: false,
+        ..FoldOptions::default()
     };
     let folded = fold(&objects(&format!("{text}\n---\n{pool}")), &options);
     assert_eq!(desired(&folded.desired), ["listen 1 for default/g", "pool default/p random"]);

@@ -79,6 +79,9 @@ impl Entry {
         match (&self.read, &other.read) {
             (Read::Object(a), Read::Object(b)) => match (&a.spec, &b.spec) {
                 (Spec::Pod(pod), Spec::Pod(other)) => pod == other && a.labels == b.labels,
+                (Spec::Service(service), Spec::Service(other)) => {
+                    a.manifest == b.manifest && service.addresses == other.addresses
+                }
                 _ => a.generation == b.generation && a.manifest == b.manifest,
             },
             (Read::Unreadable(a), Read::Unreadable(b)) => a == b,
@@ -249,7 +252,10 @@ impl Sent for DynamicObject {
         let problems = report.into_problems();
         let read = match object {
             Some(object) if usable => {
-                let object = Object { created, generation, place: place(&path), ..object };
+                let mut object = Object { created, generation, place: place(&path), ..object };
+                if let Spec::Service(service) = &mut object.spec {
+                    service.addresses = resource::addresses(&whole["spec"], &status);
+                }
                 Read::Object(Arc::new(object))
             }
             None if usable => Read::Ignored,
@@ -359,6 +365,7 @@ fn is_foreign(source: Source, whole: &Value, labels: &Labels) -> bool {
         Kind::GatewayClass
         | Kind::Gateway
         | Kind::HTTPRoute
+        | Kind::ReferenceGrant
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::WorkloadEntry

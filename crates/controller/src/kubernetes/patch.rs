@@ -38,6 +38,7 @@ pub(super) fn patch(
         let after = match key.as_str() {
             "conditions" => conditions(before, ours, now),
             "listeners" => listeners(before, ours, now),
+            "addresses" => ours.to_vec(),
             _ => entries(&key, before, ours, &wanted.namespace, written, now),
         };
         if after != before {

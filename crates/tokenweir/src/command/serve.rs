@@ -56,13 +56,15 @@ fn runtime() -> std::io::Result<Runtime> {
 
 /// Where the API server is, and as whom it is asked.
 fn read_kubernetes(settings: &Settings) -> Result<Box<Kubernetes>, String> {
-    let KubernetesSettings { namespace, lease_name, lease_namespace } = settings.kubernetes.clone();
+    let KubernetesSettings { namespace, lease_name, lease_namespace, publish_service } =
+        settings.kubernetes.clone();
     let options = KubernetesOptions {
         namespace: namespace.map(|name| name.0),
         labels: settings.labels.clone(),
         lease_name: lease_name.0,
         lease_namespace: lease_namespace.map(|name| name.0),
         identity: identity(),
+        publish_service: publish_service.map(|name| name.0),
     };
     let runtime = runtime().map_err(|error| error.to_string())?;
     runtime.block_on(Kubernetes::read(options)).map(Box::new)
