@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BASE_MODEL = "/model/llama2"
@@ -72,17 +73,24 @@ def run(*arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str
 
 
 class Program:
-    """A `tokenweir` that runs until it is stopped."""
+    """A `tokenweir` that runs until it is stopped; or another program."""
 
     started: list[Program] = []
 
-    def __init__(self, folder: Path, name: str, *arguments: str, env: dict[str, str] | None = None):
-        """`env`: variables besides our own."""
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *arguments: str,
+        command: str | None = None,
+        env: dict[str, str] | None = None,
+    ):
+        """`command`: another program than ours; `env`: variables besides our own."""
         self.name = f"{name}-{len(Program.started)}"
         self.arguments = list(map(str, arguments))
         self.out_path, self.err_path = folder / f"{self.name}.out", folder / f"{self.name}.err"
         with self.out_path.open("wb") as out, self.err_path.open("wb") as err:
-            command = [binary(), *self.arguments]
+            command = [command or binary(), *self.arguments]
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -201,6 +209,30 @@ class Fleet:
     def stop(self) -> None:
         for program in self.programs:
             program.stop()
+
+
+def pools(port: int, endpoints: list[int], **policies: dict) -> str:
+    """Objects of a gateway: pools over the same endpoints, each for the host `NAME.test` and with an InferencePolicy."""
+    group = "inference.networking.x-k8s.io"
+    items = []
+
+    def add(version: str, kind: str, name: str, **spec) -> None:
+        items.append({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
+
+    server = {"port": {"number": port, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+    istio, labels = "networking.istio.io/v1", {"app": "vllm"}
+    add(istio, "Gateway", "gateway", selector={"istio": "ingressgateway"}, servers=[server])
+    for number in endpoints:
+        ports = {"http": number}
+        add(istio, "WorkloadEntry", f"vllm-{number}", address="127.0.0.1", labels=labels, ports=ports)
+    for name, policy in policies.items():
+        target = {"group": group, "kind": "InferencePool", "name": name}
+        rules = [{"backendRefs": [{"backendRef": target}]}]
+        add(f"{group}/v1alpha2", "InferencePool", name, targetPortNumber=8000, selector=labels)
+        add("tokenweir.dev/v1alpha1", "InferencePolicy", name, targetRef=target, **policy)
+        host = f"{name}.test"
+        add("istio.alibabacloud.com/v1", "LLMRoute", name, gateways=["gateway"], host=host, rules=rules)
+    return yaml.safe_dump_all(items)
 
 
 class Gateway:

@@ -64,6 +64,8 @@ pub struct Metrics {
 
     /// Access log lines that found the log's buffer full or could not be written.
     pub log_lines_dropped: IntCounter,
+    /// Spans that were not exported: their queue was full, or the collector did not take them.
+    pub spans_dropped: IntCounter,
     /// Tasks and requests that ended in a panic.
     pub panics: IntCounter,
     /// Reloads of the configuration by outcome.
@@ -110,6 +112,10 @@ impl Metrics {
             log_lines_dropped: make.plain(
                 "tokenweir_access_log_dropped_total",
                 "Access log lines dropped because their reader was too slow or the log could not be written.",
+            )?,
+            spans_dropped: make.plain(
+                "tokenweir_spans_dropped_total",
+                "Spans of requests that were not exported.",
             )?,
             panics: make.plain(
                 "tokenweir_panics_total",

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
 use openai::Operation;
-use picker::{RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, RouteQuery};
+use picker::{
+    RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, RequestTrace, RouteQuery, Sampling, TraceContext,
+};
 use scheduling::hash_bytes;
 
 use crate::{Limits, access_log::ip, explain::X_TOKENWEIR_EXPLAIN};
@@ -14,6 +16,8 @@ use crate::{Limits, access_log::ip, explain::X_TOKENWEIR_EXPLAIN};
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Name of an InferenceObjective: as the Endpoint Picker called it, and as llm-d does.
 static OBJECTIVE: [HeaderName; 2] = [
@@ -49,17 +53,20 @@ pub(crate) struct Head {
     pub(crate) peer: Peer,
     pub(crate) operation: Operation,
     pub(crate) request_id: HeaderValue,
+    /// Its span, where traces are exported; elsewhere what the client says of traces is passed on as it is.
+    pub(crate) trace: Option<Box<TraceContext>>,
     authority: String,
     host: String,
 }
 
 impl Head {
-    pub(crate) fn new(parts: Parts, peer: Peer) -> Self {
+    pub(crate) fn new(parts: Parts, peer: Peer, traces: Option<Sampling>) -> Self {
         let operation = Operation::of(parts.method.as_str(), parts.uri.path());
         let authority = authority(&parts);
         let host = host(&authority);
         let request_id = request_id(&parts.headers);
-        Self { parts, peer, operation, request_id, authority, host }
+        let trace = traces.map(|sampling| Box::new(trace(&parts.headers, sampling)));
+        Self { parts, peer, operation, request_id, trace, authority, host }
     }
 
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), Refusal> {
@@ -117,7 +124,8 @@ impl Head {
         let text = |name| self.parts.headers.get(name).map(|value| clipped(&lossy(value)));
         RequestRecord {
             method: self.parts.method.as_str().to_owned(),
-            path: clipped(self.parts.uri.path_and_query().map_or("/", |path| path.as_str())),
+            // Without the query: keys are sent there, too.
+            path: clipped(self.parts.uri.path()),
             protocol: if self.parts.version == Version::HTTP_2 {
                 "HTTP/2"
             } else if self.parts.version == Version::HTTP_10 {
@@ -129,6 +137,10 @@ impl Head {
             user_agent: text(header::USER_AGENT),
             x_forwarded_for: text(X_FORWARDED_FOR),
             request_id: lossy(&self.request_id),
+            trace: self.trace.as_deref().map(|context| {
+                let context = context.clone();
+                Box::new(RequestTrace { context, queued: None, connected: None })
+            }),
             ..RequestRecord::new(self.peer.remote, self.peer.local)
         }
     }
@@ -147,6 +159,9 @@ impl Head {
         headers.insert(X_REQUEST_ID, self.request_id.clone());
         headers.insert(X_FORWARDED_FOR, self.forwarded_for());
         headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+        if let Some(trace) = &self.trace {
+            forward_trace(trace, &mut headers);
+        }
         let path = self.parts.uri.path_and_query().cloned();
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = path;
@@ -273,6 +288,30 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         HeaderValue::from_str(id.encode_lower(&mut uuid::Uuid::encode_buffer()))
             .unwrap_or(HeaderValue::from_static("-"))
     })
+}
+
+/// The request's span: under the client's, if it names one and only one.
+fn trace(headers: &HeaderMap, sampling: Sampling) -> TraceContext {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let parent = parents.next().filter(|_| parents.next().is_none());
+    let states = headers.get_all(TRACESTATE).iter().filter_map(|state| state.to_str().ok());
+    let state = states.collect::<Vec<_>>().join(",");
+    TraceContext::begin(
+        parent.and_then(|parent| parent.to_str().ok()),
+        Some(&*state).filter(|state| !state.is_empty()),
+        sampling,
+        (fastrand::u128(..), fastrand::u64(..)),
+    )
+}
+
+/// Makes the request's span the endpoint's parent. The client's state goes with it if its trace does.
+fn forward_trace(trace: &TraceContext, headers: &mut HeaderMap) {
+    if let Ok(parent) = HeaderValue::from_str(&trace.traceparent()) {
+        headers.insert(TRACEPARENT, parent);
+    }
+    if trace.parent_id.is_none() {
+        headers.remove(TRACESTATE);
+    }
 }
 
 /// The token of an `Authorization` header.

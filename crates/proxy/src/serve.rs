@@ -9,7 +9,7 @@ use hyper::body::{Body, Incoming};
 use openai::Envelope;
 use picker::{
     Asked, EndpointPicker, OpenRecord, RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, Routed,
-    Tasks, contain,
+    Sampling, Tasks, contain,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -37,11 +37,13 @@ pub struct ProxyOptions {
     /// Names the endpoint in the response header `x-tokenweir-endpoint`, and tells the whole decision in
     /// `x-tokenweir-decision` to a client that asks for it.
     pub endpoint_header: bool,
+    /// Gives requests a span; which of them, if any. Without it the client's is passed on.
+    pub traces: Option<Sampling>,
 }
 
 impl Default for ProxyOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), endpoint_header: true }
+        Self { limits: Limits::default(), endpoint_header: true, traces: None }
     }
 }
 
@@ -56,6 +58,7 @@ struct Inner {
     limits: Limits,
     /// Clients may ask for their request's decision.
     explains: bool,
+    traces: Option<Sampling>,
     /// Units of room for bodies.
     bodies: Arc<Semaphore>,
     connections: Tasks,
@@ -70,19 +73,20 @@ impl Proxy {
         background: &Tasks,
     ) -> Self {
         let upstream = Upstream::new(options, background);
-        let ProxyOptions { limits, endpoint_header: explains } = options;
+        let ProxyOptions { limits, endpoint_header: explains, traces } = options;
         let bodies = Arc::new(Semaphore::new(limits.bodies_bytes_max / BODY_UNIT_BYTES));
-        Self(Arc::new(Inner { picker, upstream, limits, explains, bodies, connections }))
+        Self(Arc::new(Inner { picker, upstream, limits, explains, traces, bodies, connections }))
     }
 
     /// The same proxy on another thread, one of so many: what it knows is shared, its connections to endpoints are its own.
     pub(crate) fn beside(&self, threads: usize) -> Self {
-        let Inner { picker, upstream, limits, explains, bodies, connections } = &*self.0;
+        let Inner { picker, upstream, limits, explains, traces, bodies, connections } = &*self.0;
         Self(Arc::new(Inner {
             picker: picker.clone(),
             upstream: upstream.beside(threads),
             limits: *limits,
             explains: *explains,
+            traces: *traces,
             bodies: Arc::clone(bodies),
             connections: connections.clone(),
         }))
@@ -109,7 +113,7 @@ impl Proxy {
         peer: Peer,
     ) -> Response<ReplyBody> {
         let (parts, body) = request.into_parts();
-        let head = Head::new(parts, peer);
+        let head = Head::new(parts, peer, self.0.traces);
         let explain = self.0.explains && is_asked(&head.parts.headers);
         let mut record = self.0.picker.open(RequestRecord { explain, ..head.record() });
         let (shape, request_id) = (head.operation.error_shape(), head.request_id.clone());
@@ -146,6 +150,7 @@ impl Proxy {
             objective: head.objective(),
             flow: head.flow(),
         };
+        note_queued(record);
         let timeout = routed.timeout;
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         // Waiting for an endpoint with room takes its time from the answer.
@@ -166,6 +171,13 @@ fn note_route(record: &mut OpenRecord, routed: &Routed) {
     if let Some(record) = record.get() {
         record.route = Some(Arc::clone(&routed.name));
         record.pool = Some(routed.pool.clone());
+    }
+}
+
+/// For its span, if it gets one: from here on the request waits for an endpoint.
+fn note_queued(record: &mut OpenRecord) {
+    if let Some(trace) = record.get().and_then(|record| record.trace.as_mut()) {
+        trace.queued = Some(Instant::now());
     }
 }
 

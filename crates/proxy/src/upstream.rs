@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use http_body_util::Full;
 use hyper::body::Incoming;
 use openai::{AnswerReader, Envelope, Operation, StreamReader, is_shutdown_error};
+use parking_lot::Mutex;
 use picker::{Assignment, Delivery, Refusal, Tasks};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -138,7 +139,11 @@ impl Upstream {
         let head = &outbound.head;
         let endpoint = Arc::clone(assignment.endpoint());
         let asks_load = load::asks(outbound, &endpoint);
+        let connected = Mutex::new(None);
         let exchange = self.connections.exchange(&endpoint, head.may_repeat(), |version| {
+            if head.trace.is_some() {
+                *connected.lock() = Some(Instant::now());
+            }
             let (method, uri, version, mut headers) = head.forward(version);
             if asks_load {
                 load::ask(&mut headers);
@@ -150,7 +155,13 @@ impl Upstream {
             *request.headers_mut() = headers;
             request
         });
-        let (response, lease): Exchange = exchange.await.map_err(|error| {
+        let exchange = exchange.await;
+        if let Some(connected) = connected.into_inner() {
+            assignment.note(|record| {
+                record.trace.iter_mut().for_each(|trace| trace.connected = Some(connected));
+            });
+        }
+        let (response, lease): Exchange = exchange.map_err(|error| {
             let mut tried = 0;
             assignment.note(|record| tried = record.attempts);
             Failure::to_send(&error, head.may_repeat(), tried, &endpoint.spec.id.to_string())

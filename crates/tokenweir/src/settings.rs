@@ -16,8 +16,11 @@ use serde_saphyr::Spanned;
 use crate::args::SettingArgs;
 
 mod limits;
+mod traces;
 
 use limits::RawLimits;
+use traces::RawTraces;
+pub(crate) use traces::TraceSettings;
 
 /// Longest time a setting can name.
 const TIME_MAX: Duration = Duration::from_hours(24);
@@ -37,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     pub(crate) scrape_interval: Duration,
     pub(crate) endpoint_header: bool,
+    pub(crate) traces: TraceSettings,
     pub(crate) limits: Limits,
     pub(crate) kubernetes: KubernetesSettings,
 }
@@ -64,6 +68,7 @@ impl Default for Settings {
             log_format: LogFormat::Json,
             scrape_interval: Duration::from_secs(1),
             endpoint_header: true,
+            traces: TraceSettings::default(),
             limits: Limits::default(),
             kubernetes: KubernetesSettings {
                 namespace: None,
@@ -123,6 +128,7 @@ struct RawSettings {
     scrape_interval: Option<Written>,
     endpoint_header: Option<Written>,
     limits: Option<RawLimits>,
+    traces: Option<RawTraces>,
     namespace: Option<Written>,
     lease_name: Option<Written>,
     lease_namespace: Option<Written>,
@@ -196,6 +202,7 @@ impl Settings {
             ),
             kubernetes: KubernetesSettings::read(args, &raw, base.kubernetes, &mut reader),
             limits: raw.limits.unwrap_or_default().read(&mut reader, base.limits),
+            traces: raw.traces.unwrap_or_default().read(&mut reader, variable),
         };
         if reader.problems.is_empty() { Ok(settings) } else { Err(reader.problems) }
     }
@@ -214,6 +221,7 @@ impl Settings {
             "log-format": format,
             "scrape-interval": format!("{:?}", self.scrape_interval),
             "endpoint-header": self.endpoint_header,
+            "traces": RawTraces::shown(&self.traces),
             "limits": limits::shown(&self.limits),
             "namespace": self.kubernetes.namespace.as_ref().map(|name| &name.0),
             "lease-name": self.kubernetes.lease_name.0,
@@ -221,6 +229,11 @@ impl Settings {
             "publish-service": self.kubernetes.publish_service.as_ref().map(|name| &name.0),
         })
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this room reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 impl KubernetesSettings {

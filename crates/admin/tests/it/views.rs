@@ -265,6 +265,30 @@ async fn a_drain_is_begun_by_post_and_not_from_another_site() {
 }
 
 #[tokio::test]
+async fn levels_are_shown_and_changed_but_not_from_another_site() {
+    let setting = Setting::start().await;
+    let path = "/logging?proxy=debug&level=info";
+    let foreign = "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n";
+    assert_eq!(ask_with(setting.admin, "POST", path, foreign).await.status, 403);
+    assert_eq!(
+        ask(setting.admin, "DELETE", path).await.header("allow"),
+        Some("GET, HEAD, POST, PUT")
+    );
+    assert_eq!(
+        get(setting.admin, path).await.json(),
+        json!({ "asked": [] }),
+        "reading changes nothing"
+    );
+
+    let asked = json!({ "asked": [["proxy", "debug"], ["level", "info"]] });
+    assert_eq!(ask(setting.admin, "POST", path).await.json(), asked);
+    let reply = ask(setting.admin, "PUT", "/logging?picker=loud").await;
+    assert_eq!((reply.status, &reply.json()["error"]["message"]), (400, &json!("expected info")));
+    assert_eq!(get(setting.admin, "/logging").await.json(), asked);
+    setting.end().await;
+}
+
+#[tokio::test]
 async fn health_and_stats_answer_under_any_host() {
     let setting = Setting::start().await;
     for (address, path) in [(setting.health, "/healthz/ready"), (setting.stats, "/metrics")] {

@@ -14,7 +14,7 @@ fn head_of(method: &str, target: &str, version: Version, headers: &[(&str, &str)
     let (parts, ()) = request.body(()).unwrap().into_parts();
     let remote = REMOTE.parse().unwrap();
     let local = "10.9.9.9:8008".parse().unwrap();
-    Head::new(parts, Peer { remote, local, port: 80 })
+    Head::new(parts, Peer { remote, local, port: 80 }, None)
 }
 
 fn head(headers: &[(&str, &str)]) -> Head {

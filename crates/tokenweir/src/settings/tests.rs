@@ -96,8 +96,10 @@ fn the_defaults_are_those_of_the_help_text() {
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown = serde_json::to_value(Settings::default().shown()).unwrap();
     let shown = shown.as_object().unwrap();
-    // Limits have no flags; namespaces and the Service have no defaults.
-    let in_help = |key: &str, value: &serde_json::Value| key != "limits" && !value.is_null();
+    // Sections have no flags; namespaces and the Service have no defaults.
+    let in_help = |key: &str, value: &serde_json::Value| {
+        !["limits", "traces"].contains(&key) && !value.is_null()
+    };
     for (key, value) in shown.iter().filter(|(key, value)| in_help(key, value)) {
         let value = match value.as_object() {
             Some(labels) => {
@@ -111,7 +113,7 @@ fn the_defaults_are_those_of_the_help_text() {
         let (_, default) = about.split_once("[default: ").unwrap();
         assert_eq!(default, value.replace('"', ""), "{key}");
     }
-    assert_eq!(shown.len(), 15);
+    assert_eq!(shown.len(), 16);
 }
 
 #[test]
