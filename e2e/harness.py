@@ -160,7 +160,7 @@ SAMPLE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)")
 
 def samples(url: str) -> list[tuple[str, str, float]]:
     """The samples of a Prometheus text page: name, labels as written, value."""
-    response = httpx.get(url, timeout=5)
+    response = httpx.get(url, timeout=20)
     response.raise_for_status()
     found = (SAMPLE.match(line) for line in response.text.splitlines() if line[:1] != "#")
     return [(m[1], m[2] or "", float(m[3])) for m in found if m]

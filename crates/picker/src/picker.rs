@@ -193,7 +193,7 @@ impl EndpointPicker {
         let placed = pool.place(prompt, asked.body.len() as u64, monotonic())?;
         let took = started.elapsed();
         let mut picked = match placed {
-            Placed::Picked(picked) => *picked,
+            Placed::Picked(picked) => picked,
             Placed::Waits(wait) => {
                 let waited = wait.picked().await;
                 if let (Err(Refusal::QueueTimeout { .. }), Some(record)) = (&waited, record.get()) {

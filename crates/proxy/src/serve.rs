@@ -1,6 +1,6 @@
 //! The whole story of a request.
 
-use std::{error::Error as _, io, sync::Arc, time::Duration};
+use std::{error::Error as _, io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
@@ -117,7 +117,7 @@ impl Proxy {
         let explain = self.0.explains && is_asked(&head.parts.headers);
         let mut record = self.0.picker.open(RequestRecord { explain, ..head.record() });
         let (shape, request_id) = (head.operation.error_shape(), head.request_id.clone());
-        match contain(Box::pin(self.answer(head, body, &mut record))).await {
+        match contain(Box::pin(self.answer(&head, body, &mut record))).await {
             Ok(Ok(response)) => response,
             Ok(Err(refusal)) => refuse(&refusal, shape, &request_id, &mut record),
             Err(panic) => {
@@ -130,7 +130,7 @@ impl Proxy {
 
     async fn answer(
         &self,
-        head: Head,
+        head: &Head,
         body: Incoming,
         record: &mut OpenRecord,
     ) -> Result<Response<ReplyBody>, Refusal> {
@@ -138,12 +138,12 @@ impl Proxy {
             return Err(Refusal::Draining);
         }
         head.check(&self.0.limits)?;
-        let routed = self.0.picker.route(&head)?;
+        let routed = self.0.picker.route(head)?;
         note_route(record, &routed);
         let mut room = BodyRoom { bodies: &self.0.bodies, taken: None };
         let bounds = (routed.delivery.body_bytes_max, self.0.limits.body_read_timeout);
         let body = read_bounded(body, bounds, &mut room, record).await?;
-        let envelope = read_envelope(&head, &body, record)?;
+        let envelope = read_envelope(head, &body, record)?;
         let asked = Asked {
             envelope: envelope.as_ref(),
             body: &body,
@@ -154,12 +154,13 @@ impl Proxy {
         let timeout = routed.timeout;
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         // Waiting for an endpoint with room takes its time from the answer.
-        let picked = by(deadline, self.0.picker.pick(&routed, asked, record)).await;
+        let picked = by(deadline, pin!(self.0.picker.pick(&routed, asked, record))).await;
         let late = || Err(Refusal::RouteTimeout(timeout.unwrap_or_default()));
         let assignment = picked.unwrap_or_else(late)?;
         let delivery = routed.delivery;
+        let (body, envelope) = (&body, envelope.as_ref());
         let outbound = Outbound { head, body, envelope, timeout, deadline, delivery };
-        let sent = Box::pin(self.0.upstream.send(outbound, assignment)).await;
+        let sent = self.0.upstream.send(&outbound, assignment).await;
         sent.map_err(|(refusal, assignment)| {
             *record = assignment.into_record();
             refusal
