@@ -10,15 +10,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import yaml
-from harness import REPOSITORY, Fleet, Gateway, Program, free_ports
+from harness import PATIENCE_SECONDS, REPOSITORY, Fleet, Gateway, Program, answers_200, free_ports, post
 
 SHIPPED = REPOSITORY / "deploy" / "prometheus"
 DASHBOARD = REPOSITORY / "deploy" / "grafana" / "tokenweir.json"
 
 
-def promtool(*arguments: str | Path, timeout: float = 100) -> str:
+def promtool(*arguments: str | Path, timeout: float = 5 * PATIENCE_SECONDS) -> str:
     command = ["promtool", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -51,7 +50,7 @@ class Prometheus:
             "--log.level=warn",
             command="prometheus",
         )
-        self.program.wait_until(self.is_ready, "is ready")
+        self.program.wait_until(lambda: answers_200(f"{self.url}/-/ready"), "is ready")
 
     @staticmethod
     def _config(gateway: Gateway, fleet: Fleet) -> str:
@@ -66,16 +65,10 @@ class Prometheus:
         assert not addresses
         return yaml.safe_dump(config)
 
-    def is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/-/ready", timeout=2).status_code == 200
-        except httpx.HTTPError:
-            return False
-
     def query(self, expression: str, at: float | None = None) -> list[dict]:
         """Series and their values, now or at a time; a query Prometheus refuses is a failure."""
         parameters = {"query": expression, "time": at or time.time()}
-        answer = httpx.post(f"{self.url}/api/v1/query", data=parameters, timeout=10).json()
+        answer = post(f"{self.url}/api/v1/query", data=parameters).json()
         assert answer["status"] == "success", f"{expression}: {answer}"
         return answer["data"]["result"]
 

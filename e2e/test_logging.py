@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 from doubles import Asked, Double
-from harness import Fleet, Gateway, eventually, free_ports, pools, total
+from harness import PATIENCE_SECONDS, TLS, Fleet, Gateway, eventually, free_ports, get, pools, post, put, samples, total
 
 pytestmark = pytest.mark.simulated
 
@@ -30,34 +30,38 @@ BODY = (
 QUERY = f"?api_key={SECRETS[2]}&{SECRETS[2]}"
 
 
-def post(gateway: Gateway, path: str = "/v1/completions", body: str = BODY % "false", **extra):
-    options = {"content": body, "headers": HEADERS | extra, "timeout": 30}
-    return httpx.post(f"{gateway.url}{path}{QUERY}", **options)
+def ask(gateway: Gateway, path: str = "/v1/completions", body: str = BODY % "false", **extra):
+    return post(f"{gateway.url}{path}{QUERY}", content=body, headers=HEADERS | extra)
+
+
+def stream(gateway: Gateway, body: str, **extra):
+    options = {"content": body, "headers": HEADERS | extra, "timeout": PATIENCE_SECONDS, "verify": TLS}
+    return httpx.stream("POST", f"{gateway.url}/v1/completions{QUERY}", **options)
 
 
 def test_levels_change_at_run_time_by_room(own):
     gateway = own(Gateway.before, own(Fleet.simulated, replicas=1))
     admin = f"{gateway.admin}/logging"
-    first = httpx.get(admin).json()
+    first = get(admin).json()
     assert first["level"] == "info" and set(first["rooms"].values()) == {"info"}
 
     def connections() -> int:
         """Lines of the proxy at debug: each client that sends no HTTP leaves one."""
         address = httpx.URL(gateway.url)
-        with socket.create_connection((address.host, address.port), timeout=5) as client:
+        with socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS) as client:
             client.sendall(b"nonsense\r\n\r\n")
             client.recv(1000)
         return gateway.program.output.count("connection ended")
 
     assert connections() == 0
-    answer = httpx.post(f"{admin}?proxy=debug").json()
+    answer = post(f"{admin}?proxy=debug").json()
     assert (answer["rooms"]["proxy"], answer["rooms"]["picker"]) == ("debug", "info")
-    eventually(lambda: connections() > 0, 10, "the proxy tells more")
-    wrong = httpx.put(f"{admin}?level=warn&proxies=debug")
+    eventually(lambda: connections() > 0, "the proxy tells more")
+    wrong = put(f"{admin}?level=warn&proxies=debug")
     assert wrong.status_code == 400 and "proxies cannot be set" in wrong.json()["error"]["message"]
-    assert httpx.get(admin).json() == answer, "all of it or nothing"
-    assert httpx.post(f"{admin}?level=warn").json()["rooms"]["proxy"] == "warn"
-    assert httpx.delete(admin).status_code == 405
+    assert get(admin).json() == answer, "all of it or nothing"
+    assert post(f"{admin}?level=warn").json()["rooms"]["proxy"] == "warn"
+    assert httpx.delete(admin, timeout=PATIENCE_SECONDS).status_code == 405
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def talkative(monkeypatch):
 def ends_without_secrets(gateway: Gateway, *words: str) -> None:
     """Its logs have these words, so that the way there was taken, and nothing of what is secret."""
     gateway.program.signal(signal.SIGTERM)
-    assert gateway.program.wait(20) == 0
+    assert gateway.program.wait() == 0
     lines = gateway.program.output.splitlines()
     missing = [word for word in words if not any(word in line for line in lines)]
     assert missing == []
@@ -83,17 +87,17 @@ def test_no_prompt_and_no_key_is_logged_of_what_clients_send(own, tmp_path, form
     settings = tmp_path / "settings.yaml"
     settings.write_text("limits: {body-timeout: 4s, header-timeout: 4s}\n")
     gateway = own(Gateway.before, fleet, "--log-format", format, "--config", settings)
-    whole, stream = post(gateway), post(gateway, body=BODY % "true")
-    assert (whole.status_code, stream.status_code) == (200, 200)
+    whole, streamed = ask(gateway), ask(gateway, body=BODY % "true")
+    assert (whole.status_code, streamed.status_code) == (200, 200)
     statuses = [
-        post(gateway, body=BODY % "false" + "}").status_code,
-        post(gateway, body=f'"{SECRETS[1]}"').status_code,
-        post(gateway, body=f'{{"model": ["{SECRETS[1]}"], "prompt": "x"}}').status_code,
-        post(gateway, path=f"/v1/completions/{'x' * 2000}").status_code,
-        post(gateway, body=BODY.replace("tweet-summary", "unknown") % "false").status_code,
-        post(gateway, big=SECRETS[0] * 10_000).status_code,
-        post(gateway, body=(BODY % "false").ljust(40 * 2**20)).status_code,
-        httpx.get(f"{gateway.url}/v1/models{QUERY}", headers=HEADERS).status_code,
+        ask(gateway, body=BODY % "false" + "}").status_code,
+        ask(gateway, body=f'"{SECRETS[1]}"').status_code,
+        ask(gateway, body=f'{{"model": ["{SECRETS[1]}"], "prompt": "x"}}').status_code,
+        ask(gateway, path=f"/v1/completions/{'x' * 2000}").status_code,
+        ask(gateway, body=BODY.replace("tweet-summary", "unknown") % "false").status_code,
+        ask(gateway, big=SECRETS[0] * 10_000).status_code,
+        ask(gateway, body=(BODY % "false").ljust(40 * 2**20)).status_code,
+        get(f"{gateway.url}/v1/models{QUERY}", headers=HEADERS).status_code,
     ]
     assert all(200 <= status < 500 for status in statuses), statuses
     raw(
@@ -106,22 +110,22 @@ def test_no_prompt_and_no_key_is_logged_of_what_clients_send(own, tmp_path, form
         f"POST /{QUERY} HTTP/1.1\r\nx-key: {SECRETS[0]}",
         f"POST /v1/completions{QUERY} HTTP/1.1\r\nhost: a\r\ncontent-length: 999\r\n\r\n{BODY}",
     )
-    with httpx.Client(http1=False, http2=True) as client, suppress(httpx.HTTPError):
+    http2 = {"http1": False, "http2": True, "timeout": PATIENCE_SECONDS}
+    with httpx.Client(**http2) as client, suppress(httpx.HTTPError):
         client.post(f"{gateway.url}/v1/completions{QUERY}", content=BODY % "true", headers=HEADERS)
     long = (BODY % "true").replace("20", "2000")
-    with httpx.stream("POST", f"{gateway.url}/v1/completions{QUERY}", content=long, headers=HEADERS) as it:
+    with stream(gateway, long) as it:
         next(it.iter_raw())
     # An endpoint that dies inside answers, then the other, then nobody is left.
-    answers = httpx.stream("POST", f"{gateway.url}/v1/completions{QUERY}", content=long, headers=HEADERS)
-    with answers as it, suppress(httpx.HTTPError):
+    with stream(gateway, long) as it, suppress(httpx.HTTPError):
         parts = it.iter_raw()
         next(parts)
         for program in fleet.programs:
             program.signal(signal.SIGKILL)
         for _ in parts:
             pass
-    assert post(gateway).status_code in (502, 503)
-    eventually(lambda: post(gateway).status_code == 503, 10, "no endpoint is left")
+    assert ask(gateway).status_code in (502, 503)
+    eventually(lambda: ask(gateway).status_code == 503, "no endpoint is left")
     words = ["client_gone", "endpoint_gone", "header_timeout", "body_timeout", "no_endpoints"]
     ends_without_secrets(gateway, "/v1/completions", "invalid_body", "too_large", *words)
 
@@ -132,7 +136,7 @@ def raw(gateway: Gateway, *requests: str) -> None:
     with ExitStack() as connections:
         clients = []
         for request in requests:
-            client = socket.create_connection((address.host, address.port), timeout=20)
+            client = socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS)
             clients.append(connections.enter_context(client))
             client.sendall(request.encode())
         for client in clients:
@@ -191,9 +195,14 @@ SEEN = {
     "broken header": "reset",
     "broken status": "reset",
     "event, cut": "cut",
-    "event, silence": "cut",
-    "head, silence": "idle_timeout",
 }
+# A pool whose patience has one bound, a silence, and what the client sees of it.
+SILENCES = [
+    ("idle", "event, silence", "cut"),
+    ("idle", "head, silence", "idle_timeout"),
+    ("first", "silence", "first_token_timeout"),
+    ("whole", "silence", "route_timeout"),
+]
 SHEDDABLE = """
 ---
 apiVersion: inference.networking.x-k8s.io/v1alpha2
@@ -208,33 +217,37 @@ def test_no_prompt_and_no_key_is_logged_of_what_endpoints_answer(own, tmp_path):
     """Nor of what they do not answer in time, and of what waits for them or may not."""
     port = free_ports(1)[0]
     stays = {"outlierDetection": {"maxEjectionPercent": 0}}
+    # Longer than an answer can take to begin, so that it is the silence that is waited out.
     times = {"idle": "idle", "first": "firstToken", "whole": "request"}
-    policies = {name: stays | {"timeouts": {time: "300ms"}} for name, time in times.items()}
-    policies["queue"] = stays | {"flowControl": {"maxRequests": 1, "maxWait": "3s"}}
+    policies = {name: stays | {"timeouts": {time: "5s"}} for name, time in times.items()}
+    policies["patient"] = stays
+    # Longer than it takes to be refused while somebody waits.
+    policies["queue"] = stays | {"flowControl": {"maxRequests": 1, "maxWait": "10s"}}
     with Quoting() as endpoint, ThreadPoolExecutor() as threads:
         file = tmp_path / "objects.yaml"
         file.write_text(pools(port, [httpx.URL(endpoint.url).port], **policies) + SHEDDABLE)
         gateway = own(Gateway, "-f", file, port=port)
 
-        def ask(pool: str, answer: str, **extra: str) -> str:
+        def seen(pool: str, answer: str, **extra: str) -> str:
             head = {"host": f"{pool}.test", "x-answer": answer} | extra
             try:
-                seen = post(gateway, body=BODY % "true", **head)
+                response = ask(gateway, body=BODY % "true", **head)
             except httpx.HTTPError:
                 return "cut"
-            return seen.headers.get("x-tokenweir-reason", str(seen.status_code))
+            return response.headers.get("x-tokenweir-reason", str(response.status_code))
 
-        eventually(lambda: ask("idle", "400") == "400", 10, "an endpoint")
-        assert {answer: ask("idle", answer) for answer in SEEN} == SEEN
-        assert ask("first", "silence") == "first_token_timeout"
-        assert ask("whole", "silence") == "route_timeout"
+        eventually(lambda: seen("patient", "400") == "400", "an endpoint")
+        assert {answer: seen("patient", answer) for answer in SEEN} == SEEN
+        # Nobody waits for room before the endpoint has told how little it has.
+        eventually(lambda: "tokenweir_endpoint_kv_usage" in {it[0] for it in samples(gateway.stats)}, "a scrape")
         # One is at work, another waits, and there is no room for a third.
-        head = HEADERS | {"host": "queue.test", "x-answer": "event, silence"}
-        url = f"{gateway.url}/v1/completions{QUERY}"
-        with httpx.stream("POST", url, content=BODY % "true", headers=head):
-            waits = threads.submit(ask, "queue", "400")
-            eventually(lambda: total([gateway.stats], "tokenweir_queue_requests") == 1, 10, "it waits")
-            assert ask("queue", "400") == "queue_full"
-            assert ask("queue", "400", **{"x-gateway-inference-objective": "low"}) == "shed"
+        with stream(gateway, BODY % "true", **{"host": "queue.test", "x-answer": "event, silence"}):
+            waits = threads.submit(seen, "queue", "400")
+            eventually(lambda: total([gateway.stats], "tokenweir_queue_requests") == 1, "it waits")
+            assert seen("queue", "400") == "queue_full"
+            assert seen("queue", "400", **{"x-gateway-inference-objective": "low"}) == "shed"
+            silences = [threads.submit(seen, pool, answer) for pool, answer, _ in SILENCES]
             assert waits.result() == "queue_timeout"
+        ends = [end for _, _, end in SILENCES]
+        assert [silence.result() for silence in silences] == ends
     ends_without_secrets(gateway, "reset", "endpoint_gone", "idle_timeout", "queue_timeout", "shed")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-import httpx
 import pytest
 from doubles import Collector, Echo, attributes
-from harness import Fleet, Gateway, eventually, free_ports, samples
+from harness import Fleet, Gateway, eventually, free_ports, get, post, samples
 
 pytestmark = pytest.mark.simulated
 
@@ -41,16 +40,16 @@ def test_a_request_becomes_one_span_that_tells_its_story(own, traced, collector)
         fleet, OTEL_SERVICE_NAME="edge", OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=test"
     )
     headers = {"traceparent": PARENT, "tracestate": "vendor=1", "authorization": "Bearer sk-secret"}
-    ask = {"json": CHAT | {"stream": True}, "headers": headers, "timeout": 30}
-    answer = httpx.post(f"{gateway.url}/v1/chat/completions?key=sk-secret", **ask)
+    ask = {"json": CHAT | {"stream": True}, "headers": headers}
+    answer = post(f"{gateway.url}/v1/chat/completions?key=sk-secret", **ask)
     assert answer.text.endswith("data: [DONE]\n\n")
-    eventually(lambda: collector.spans, 10, "a span")
+    eventually(lambda: collector.spans, "a span")
     (span,) = collector.spans
     assert span.name == "chat tweet-summary"
     assert span.trace_id.hex() == PARENT.split("-")[1]
     assert span.parent_span_id.hex() == PARENT.split("-")[2]
     assert span.trace_state == "vendor=1"
-    (record,) = gateway.log()
+    (record,) = eventually(gateway.log, "a line in the access log")
     endpoint = answer.headers["x-tokenweir-endpoint"]
     found = attributes(span)
     assert found | {
@@ -83,23 +82,22 @@ def test_a_request_becomes_one_span_that_tells_its_story(own, traced, collector)
 def test_a_refusal_and_a_dead_endpoint_have_spans_too(own, traced, collector):
     fleet = own(Fleet.simulated, replicas=1)
     gateway = traced(fleet)
-    assert httpx.post(f"{gateway.url}/v1/chat/completions", content="{").status_code == 400
+    assert post(f"{gateway.url}/v1/chat/completions", content="{").status_code == 400
     fleet.stop()
-    lost = httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT)
+    lost = post(f"{gateway.url}/v1/chat/completions", json=CHAT)
     assert lost.status_code in (502, 503)
-    eventually(lambda: len(collector.spans) == 2, 10, "both spans")
-    bad, dead = (attributes(span) for span in collector.spans)
-    assert bad["error.type"] == "invalid_body" and not collector.spans[0].status.code
-    assert dead["error.type"] == lost.headers["x-tokenweir-reason"]
-    assert collector.spans[1].status.code == 2, "an error"
+    eventually(lambda: len(collector.spans) == 2, "both spans")
+    codes = {attributes(span)["error.type"]: span.status.code for span in collector.spans}
+    # An error in the sense of a trace is the second alone.
+    assert codes == {"invalid_body": 0, lost.headers["x-tokenweir-reason"]: 2}
 
 
 def test_what_still_waits_at_a_stop_is_sent(own, traced, collector):
     gateway = traced(own(Fleet.simulated, replicas=1))
     for _ in range(5):
-        assert httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT).status_code == 200
+        assert post(f"{gateway.url}/v1/chat/completions", json=CHAT).status_code == 200
     gateway.program.process.terminate()
-    assert gateway.program.wait(15) == 0
+    assert gateway.program.wait() == 0
     assert len(collector.spans) == 5
 
 
@@ -110,14 +108,14 @@ def test_only_the_traces_that_are_sampled_are_sent(own, traced, collector):
         gateway = traced(Fleet([echo.url], []), **never)
 
         def ask(**headers: str) -> str:
-            httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers)
+            post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers)
             (told,) = echo.told("traceparent")
             return told
 
         assert ask().endswith("-00")
         assert ask(traceparent=PARENT[:-1] + "0").endswith("-00")
         told = ask(traceparent=PARENT, tracestate="vendor=1")
-        eventually(lambda: collector.spans, 10, "the sampled one")
+        eventually(lambda: collector.spans, "the sampled one")
         (span,) = collector.spans
         # The span is the endpoint's parent.
         assert told == f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"
@@ -134,7 +132,7 @@ def test_without_a_collector_the_clients_context_is_passed_on_as_it_is(own):
             [("traceparent", PARENT), ("tracestate", "a=1"), ("tracestate", "b=2")],
             [("traceparent", "nonsense"), ("tracestate", "")],
         ):
-            httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers)
+            post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers)
             for name in ("traceparent", "tracestate"):
                 sent = [value for key, value in headers if key == name]
                 assert echo.told(name) == sent
@@ -150,8 +148,8 @@ def test_spans_nobody_takes_are_counted_and_told_once(own, tmp_path):
         return sum(found)
 
     for number in (1, 2):
-        assert httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT).status_code == 200
-        eventually(lambda number=number: dropped() == number, 20, "the span is missed")
+        assert post(f"{gateway.url}/v1/chat/completions", json=CHAT).status_code == 200
+        eventually(lambda number=number: dropped() == number, "the span is missed")
     assert len(re.findall("spans cannot be exported", gateway.program.output)) == 1
-    shown = json.loads(httpx.get(f"{gateway.admin}/config_dump").text)["settings"]["traces"]
+    shown = json.loads(get(f"{gateway.admin}/config_dump").text)["settings"]["traces"]
     assert shown["sampler"] == "parentbased_traceidratio" and shown["sampler-ratio"] == 1.0

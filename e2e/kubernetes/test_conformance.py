@@ -79,7 +79,7 @@ def wait_for_route(cluster, item: dict, gateway: str, **wanted: str) -> dict[str
                 return None
         return conditions
 
-    return eventually(found, 10, f"{wanted} of {item['metadata']['name']}")
+    return eventually(found, f"{wanted} of {item['metadata']['name']}")
 
 
 def parents(cluster, name: str) -> dict[str, dict[str, dict]]:
@@ -97,7 +97,7 @@ def wait_for_parent(cluster, name: str, gateway: str, condition: str, status: st
         seen = parents(cluster, name).get(gateway, {}).get(condition, {})
         return seen if seen.get("status") == status else None
 
-    return eventually(found, 10, f"{condition}={status} of pool {name} by {gateway}")
+    return eventually(found, f"{condition}={status} of pool {name} by {gateway}")
 
 
 def test_gc03_every_answer_comes_from_an_endpoint_of_the_pool(cluster, gate, pools):
@@ -135,7 +135,7 @@ def test_gc06_a_route_to_a_pool_that_is_not_there_is_accepted_and_unresolved(clu
     item = route_to(cluster, "route", pool_backend("nowhere"))
     wanted = {"Accepted": "True", "ResolvedRefs": "False/BackendNotFound"}
     wait_for_route(cluster, item, "conformance-primary", **wanted)
-    assert gate.answer().status_code >= 500
+    gate.wait_for(500, 502, 503)
 
 
 def test_gc07_each_gateway_reaches_its_own_pool(cluster, gate, pools):
@@ -225,6 +225,9 @@ def test_gc13_each_rule_of_a_route_reaches_its_pool(cluster, gate, pools):
     gate.wait_for_endpoints(*first, *second)
     # The servers know no such path: whose 404 it is says where the request went.
     for path, its in (("/primary", first), ("/secondary", second)):
+        eventually(
+            lambda p=path: "x-tokenweir-endpoint" in gate.ask(path=p).headers, f"a route for {path}"
+        )
         answers = [gate.ask(path=path) for _ in range(10)]
         assert {a.headers["x-tokenweir-endpoint"] for a in answers} <= all_of(its)
     assert "x-tokenweir-endpoint" not in gate.ask(path="/elsewhere").headers
@@ -243,10 +246,10 @@ def test_gc14_a_pool_is_accepted_by_whoever_still_refers_to_it(cluster, gate, po
     gate.wait_for(404)
     assert set(gate.served_by(5, port=8081)) <= all_of(first)
     second = {"conformance-secondary"}
-    eventually(lambda: parents(cluster, "primary").keys() == second, 10, "its entry alone")
+    eventually(lambda: parents(cluster, "primary").keys() == second, "its entry alone")
     cluster.delete(two)
     gate.wait_for(404, port=8081)
-    eventually(lambda: not parents(cluster, "primary"), 10, "no entry")
+    eventually(lambda: not parents(cluster, "primary"), "no entry")
 
 
 def test_a_backend_elsewhere_is_refused_without_a_grant_from_there(
@@ -280,7 +283,7 @@ def test_a_gateway_has_the_addresses_of_the_service_clients_come_through(cluster
         status = cluster.get(GATEWAY_API, "Gateway", "conformance-primary").get("status") or {}
         return status.get("addresses", []) == wanted and "listeners" in status
 
-    eventually(has, 10, "no addresses yet")
+    eventually(has, "no addresses yet")
     spec = {"type": "LoadBalancer", "ports": [{"port": 8080}], "selector": {"app": "tokenweir"}}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}, "spec": spec}
     service = cluster.apply(service)
@@ -289,6 +292,6 @@ def test_a_gateway_has_the_addresses_of_the_service_clients_come_through(cluster
         ({"hostname": "front.example.com"}, ("Hostname", "front.example.com")),
     ):
         cluster.patch(service, {"status": {"loadBalancer": {"ingress": [ingress]}}}, "status")
-        eventually(lambda a=address: has(a), 10, f"the address {address}")
+        eventually(lambda a=address: has(a), f"the address {address}")
     cluster.delete(service)
-    eventually(has, 10, "no address any more")
+    eventually(has, "no address any more")

@@ -21,8 +21,8 @@ from contextlib import suppress
 import httpx
 import pytest
 from cluster import Cluster
-from gateway import TLS, Gateway, Network
-from harness import Program, answers_200, eventually, free_ports, total
+from gateway import Gateway, Network
+from harness import PATIENCE_SECONDS, TLS, Program, answers_200, eventually, free_ports, total
 from objects import gateway, pool, route
 
 PODS, POOLS = 5_000, 200
@@ -101,10 +101,10 @@ def follow_events(cluster: Cluster, started: Gateway, pod, host: str) -> list[fl
     """Seconds from when another watcher is told of a change until requests are routed by it."""
     watcher = Watcher(cluster, pod.name)
     watcher.start()
-    assert watcher.listed.wait(20)
+    assert watcher.listed.wait(PATIENCE_SECONDS)
     taken = []
     body = {"model": "tweet-summary", "prompt": "x", "max_tokens": 1}
-    with httpx.Client(verify=TLS, timeout=20, headers={"host": host}) as client:
+    with httpx.Client(verify=TLS, timeout=PATIENCE_SECONDS, headers={"host": host}) as client:
         url = f"{started.url()}/v1/completions"
         for number in range(EVENTS):
             ready = number % 2 == 1
@@ -114,7 +114,7 @@ def follow_events(cluster: Cluster, started: Gateway, pod, host: str) -> list[fl
             while client.post(url, json=body).status_code != wanted:
                 time.sleep(0.001)
             routed = time.monotonic()
-            eventually(lambda n=before: len(watcher.told) > n, 10, "the other watcher is told")
+            eventually(lambda n=before: len(watcher.told) > n, "the other watcher is told")
             taken.append(routed - watcher.told[-1])
             # Somewhere between two folds, not always at the same place.
             time.sleep(0.1 + number % 10 / 100)
@@ -144,13 +144,13 @@ def test_a_cluster_of_five_thousand_pods_is_held(
     began = time.monotonic()
     started = start(wait=False)
     process = Process(started.program)
-    eventually(started.is_ready, 300, "the gateway is ready")
+    eventually(started.is_ready, "the gateway is ready", seconds=300)
     say("ready after", f"{time.monotonic() - began:.2f} s")
     say("processor time until then", shown(process.processor_seconds()))
     say("resident then", f"{process.memory_mib('VmRSS')} MiB")
 
     # The log is looked at and not the metrics: their page is large here, and would be asked for often.
-    eventually(lambda: heard(started) > PODS, 300, "every endpoint is healthy")
+    eventually(lambda: heard(started) > PODS, "every endpoint is healthy", seconds=300)
     say("every endpoint asked for its health after", f"{time.monotonic() - began:.2f} s")
     before, asked = process.processor_seconds(), metric(started, "tokenweir_scrapes_total")
     time.sleep(STEADY_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 from cluster import Cluster, apply_or_skip, documents
+from harness import eventually
 from objects import ISTIO, LABELS, POOL, SEED, gateway, model, pods, pool, route, seed, serve
 
 MESH_CONFIG = {"apiVersion": "istio.alibabacloud.com/v1", "kind": "ASMMeshConfig"}
@@ -54,9 +55,10 @@ def test_the_tutorial_works_step_by_step(cluster, start, addresses):
     # Step 4: curl, several times.
     assert_tutorial_answer(gate.wait_for(200))
     gate.wait_for_endpoints(*addresses)
-    counts = gate.served_by(30)
-    assert set(counts) <= {f"{address}:8000" for address in addresses}
-    assert len(counts) > 1, counts
+    served: set[str] = set()
+    # An adapter's requests may stay where it is loaded, but not for ever.
+    eventually(lambda: served.update(gate.served_by(30)) or len(served) > 1, "several Pods answer")
+    assert served <= {f"{address}:8000" for address in addresses}
     cluster.wait_until_ready(made[-1])
 
     # Clean up: models, pools and routes first, then the gateway.

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 /// Until an answer must have come.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 struct NoJournal;

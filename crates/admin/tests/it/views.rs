@@ -1,12 +1,12 @@
 //! What each path answers.
 
-use std::{collections::BTreeSet, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, sync::atomic::Ordering};
 
 use picker::{Health, monotonic};
 use scheduling::{EndpointId, Reading, Signals};
 use serde_json::{Value, json};
 
-use crate::setting::{Setting, ask, ask_with, get};
+use crate::setting::{DEADLINE, Setting, ask, ask_with, get};
 
 #[tokio::test]
 async fn readiness_is_told_with_its_reason() {
@@ -104,7 +104,7 @@ async fn endpoints_show_what_is_known_and_leave_out_the_rest() {
     let mut pools = get(setting.admin, "/endpoints").await.json();
     let age = pools[0]["endpoints"][0].as_object_mut().expect("an endpoint");
     let age = age.remove("scrape_age_seconds").and_then(|age| age.as_f64()).expect("an age");
-    assert!((0.0..Duration::from_secs(20).as_secs_f64()).contains(&age), "{age}");
+    assert!((0.0..DEADLINE.as_secs_f64()).contains(&age), "{age}");
     let expected = json!([
         {
             "name": "llama", "namespace": "default", "kind": "InferencePool",

@@ -138,7 +138,8 @@ async fn a_hanging_metrics_page_does_not_keep_health_from_being_asked() {
     let (checks, start) = (server.checks(), tokio::time::Instant::now());
     until("unready", || setting.health() == Health::Unready).await;
     assert!(server.checks() <= checks + 2, "the next check tells");
-    assert!(start.elapsed() < Duration::from_secs(2), "took {:?}", start.elapsed());
+    // The page was not waited for as long as one may take at the most.
+    assert!(start.elapsed() < Duration::from_secs(4), "took {:?}", start.elapsed());
     setting.end().await;
 }
 
