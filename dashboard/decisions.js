@@ -127,10 +127,8 @@ function costs(decision) {
   const heads = head.map((title, index) => (index === 1 ? make("td") : make("th", { scope: "col", class: index > 1 ? "number" : null }, title)));
   const table = make("table", { class: "data" }, make("caption", { class: "hidden" }, "Candidates, cheapest first"),
     make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...candidates.map(row)));
-  // Of a large pool only the cheapest are told; one that has to be tried may be dearer.
-  const missing = candidates.some((one) => one.endpoint === decision.endpoint) ? "" : " The one chosen is not among them.";
   return [
-    make("p", { class: "muted" }, `${unit}. ${candidates.length} candidates, cheapest first.${missing}`),
+    make("p", { class: "muted" }, `${unit}. ${candidates.length} candidates, cheapest first.`),
     make("ul", { class: "terms-legend", "aria-label": "Terms" }, ...legend),
     make("div", { class: "scroll short", tabindex: "0", role: "region", "aria-label": "Candidates" }, table),
   ];

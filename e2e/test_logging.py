@@ -89,6 +89,12 @@ def test_no_prompt_and_no_key_is_logged_of_what_clients_send(own, tmp_path, form
     gateway = own(Gateway.before, fleet, "--log-format", format, "--config", settings)
     whole, streamed = ask(gateway), ask(gateway, body=BODY % "true")
     assert (whole.status_code, streamed.status_code) == (200, 200)
+    # In builds for tests this asks for a panic (crates/tokenweir/tests/it/panics.rs); what is shipped knows nothing of it.
+    asked = [
+        ask(gateway, **{"x-tokenweir-panic": place}).status_code
+        for place in ("waiting", "assigned")
+    ]
+    assert asked == [200, 200]
     statuses = [
         ask(gateway, body=BODY % "false" + "}").status_code,
         ask(gateway, body=f'"{SECRETS[1]}"').status_code,

@@ -80,7 +80,12 @@ impl Endpoint {
         let endpoint = &self.spec.id;
         match (before, after) {
             (_, Some(Trouble::Ejected)) => {
-                tracing::warn!(%endpoint, "endpoint is ejected: it failed several times in a row");
+                // Who is chosen all the same is known with each pick only.
+                tracing::warn!(
+                    %endpoint,
+                    "endpoint is ejected: it failed several times in a row; \
+                     it still gets requests while more of its pool are out than may be"
+                );
             }
             (_, Some(Trouble::Hung)) => {
                 tracing::warn!(%endpoint, "endpoint hangs: it has requests and no counter moves");

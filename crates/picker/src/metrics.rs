@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder};
 
 use crate::{Finish, Member, PoolKey, RequestRecord, pool::Picked};
 
@@ -191,11 +191,11 @@ impl Metrics {
         let _one_at_a_time = self.page.lock();
         self.gauges.set(pools);
         self.gauges.set_waiting(waiting);
-        let mut page = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut page) {
+        let mut page = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut page) {
             tracing::error!(%error, "metrics could not be written");
         }
-        String::from_utf8_lossy(&page).into_owned()
+        page
     }
 }
 

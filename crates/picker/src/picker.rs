@@ -106,7 +106,7 @@ pub struct DecisionRecord {
     pub endpoint: EndpointId,
     /// What the costs are in; those of most policies are plain numbers.
     pub cost_unit: Option<&'static str>,
-    /// Cheapest first; of a large pool the cheapest [`scheduling::COSTS_MAX`].
+    /// Cheapest first; of a large pool the cheapest [`scheduling::COSTS_MAX`], the one chosen among them in any case.
     pub candidates: Vec<(EndpointId, Cost)>,
 }
 

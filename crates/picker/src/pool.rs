@@ -87,7 +87,7 @@ pub(crate) struct Picked {
     pub(crate) others: Chosen,
     pub(crate) policy: Policy,
     pub(crate) reason: Reason,
-    /// The cheapest candidates, cheapest first.
+    /// The cheapest candidates and the one chosen, cheapest first.
     pub(crate) considered: Vec<(EndpointId, Cost)>,
 }
 

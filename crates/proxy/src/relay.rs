@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use openai::{Answer, AnswerReader, ErrorShape, Operation, StreamReader, error_event};
 use picker::{Assignment, Finish};
-use tokio::time::{Duration, Instant, Sleep, sleep_until};
+use tokio::time::{Duration, Instant, Sleep, sleep, sleep_until};
 
 use crate::connections::{AnswerBody, Broken};
 
@@ -149,8 +149,8 @@ enum Stage {
     Open,
     /// The endpoint is done; the client is not.
     Draining(Finish),
-    /// The cut is being told, then the body ends uncleanly.
-    Cut(Pin<Box<Sleep>>),
+    /// The cut is being told, then the body ends uncleanly. The time for that runs from when the notice was taken.
+    Cut(Option<Pin<Box<Sleep>>>),
     Done,
 }
 
@@ -193,6 +193,7 @@ impl Relay {
                     }
                 }
                 Stage::Cut(linger) => {
+                    let linger = linger.get_or_insert_with(|| Box::pin(sleep(CUT_LINGER)));
                     ready!(linger.as_mut().poll(context));
                     self.stage = Stage::Done;
                     return Poll::Ready(Some(Err(Cut)));
@@ -304,8 +305,7 @@ impl Relay {
             let message = format!("{message}; the answer is incomplete, retry the request");
             self.opening.out.push_back(error_event(self.shape, status, &message));
         }
-        let linger = tokio::time::sleep(CUT_LINGER);
-        self.stage = Stage::Cut(Box::pin(linger));
+        self.stage = Stage::Cut(None);
     }
 
     /// Writes what the answer said into the record; how the answer ended.

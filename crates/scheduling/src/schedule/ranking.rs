@@ -38,12 +38,18 @@ pub(super) fn rank<const N: usize>(
     } else {
         all.extend((0..len).map(|index| total(&terms(index))));
     }
-    let cheapest = cheapest(&all);
+    let mut told = cheapest(&all);
+    let choices = choose(&Totals { all: &all, cheapest: &told });
+    // Whoever is chosen is explained. One of many equals, or one on trial, takes the place of the dearest.
+    let untold = choices.first().filter(|chosen| !told.contains(chosen));
+    if let (Some(chosen), Some(dearest)) = (untold, told.last_mut()) {
+        *dearest = *chosen;
+    }
     // Of many candidates, the terms of the few that are explained are worked out a second time.
     let explained = |index: usize| few.get(index).copied().unwrap_or_else(|| terms(index));
     let cost = |index: &usize| (*index, Cost::of(names, &explained(*index)));
-    let costs = cheapest.iter().map(cost).collect();
-    Ranked { choices: choose(&Totals { all: &all, cheapest: &cheapest }), costs }
+    let costs = told.iter().map(cost).collect();
+    Ranked { choices, costs }
 }
 
 fn cheapest(totals: &[f64]) -> SmallVec<[usize; COSTS_MAX]> {

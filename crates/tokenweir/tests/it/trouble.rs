@@ -1,9 +1,10 @@
 //! What the system may run out of or block, and a gateway that goes on all the same.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
     net::TcpStream,
+    path::PathBuf,
     process::Stdio,
 };
 
@@ -139,7 +140,8 @@ fn messages_that_nobody_reads_hold_nobody_up() {
 fn clients_are_held_to_the_files_there_are() {
     let endpoint = endpoint();
     let gateway = Gateway::before(&endpoint, Start { files: Some(100), ..Start::default() }, &[]);
-    until("it is said", || gateway.times_said("fewer client connections than wanted") == 1);
+    until("it is said", || gateway.times_said("open files limit the client connections") == 1);
+    assert_eq!(gateway.times_said("WARN"), 0, "nobody asked for more: {}", gateway.said());
     // Of 100 files half are the gateway's own, and each client needs two of the others.
     let idle: Vec<_> = (0..25).map(|_| connect(gateway.port)).collect();
     until("a connection too many", || {
@@ -150,6 +152,39 @@ fn clients_are_held_to_the_files_there_are() {
     drop(idle);
     until("room again", || is_whole(&gateway.completion()));
     assert_eq!(gateway.times_said("cannot be accepted"), 0);
+    check_stops(gateway);
+}
+
+#[test]
+fn who_asks_for_more_clients_than_there_are_files_is_warned() {
+    let settings = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("trouble-connections.yaml");
+    fs::write(&settings, "limits: {connections: 1000}\n").expect("a file");
+    let more = ["--config", &settings.display().to_string()];
+    let (endpoint, start) = (endpoint(), || Start { files: Some(100), ..Start::default() });
+    let gateway = Gateway::before(&endpoint, start(), &more);
+    until("it is warned", || {
+        gateway.times_said("fewer client connections than limits.connections asks for") == 1
+    });
+    assert_eq!(gateway.times_said("WARN"), 1, "{}", gateway.said());
+    check_stops(gateway);
+    fs::write(&settings, "limits: {connections: 25}\n").expect("a file");
+    let gateway = Gateway::before(&endpoint, start(), &more);
+    check_stops(gateway);
+}
+
+#[test]
+fn files_that_run_out_for_the_gateways_own_ports_are_told_of_once() {
+    let endpoint = endpoint();
+    let start = Start { log: "info,admin=debug", ..Start::default() };
+    let gateway = Gateway::before(&endpoint, start, &[]);
+    let _clients = exhaust(&gateway);
+    let waiting = connect(gateway.health);
+    until("it is tried again", || gateway.times_said("still not accepting") > 2);
+    gateway.may_open_files(true);
+    until("it is over", || gateway.times_said("on a port of the gateway's own again") == 1);
+    assert_eq!(gateway.times_said("cannot accept on a port"), 1, "{}", gateway.said());
+    drop(waiting);
+    assert_eq!(gateway.metric("tokenweir_panics_total", ""), 0);
     check_stops(gateway);
 }
 
