@@ -36,7 +36,7 @@ fn setting(server: &Server) -> Setting {
 /// One connection has carried every round, but for those after which it was given up, as on a machine too busy to answer in
 /// time.
 fn check_shared(server: &Server, setting: &Setting) {
-    let connections = u64::from(server.connections());
+    let connections = server.connections();
     let late = setting.scrapes("pool", "timeout");
     assert!(connections <= 1 + late, "{connections} connections, {late} scrapes late");
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{Claim, Common, REPORT_INTERVAL, ScrapeMark, approximate};
 use crate::{
-    Candidate, EndpointId, Load, Reading, Report, Signals, Speed,
+    Candidate, EndpointId, KvCapacity, Load, Reading, Report, Signals, Speed,
     adapters::AdapterResidency,
     breaker::CircuitBreaker,
     mean::Mean,
@@ -45,72 +45,78 @@ struct Learned {
     ttft: Mean,
 }
 
-/// What a decision does not read of every endpoint is behind a pointer: of a thousand, the rest fits into a cache.
+/// What a decision reads of every endpoint; the details are behind a pointer, so that of a thousand this fits into a cache.
 #[derive(Debug)]
 pub(super) struct Account {
-    id: EndpointId,
-    /// How many hold its slot.
-    pub(super) holders: u32,
     in_flight: u32,
-    pub(super) sent: u64,
-    sent_tokens: f64,
     prefill_tokens: f64,
     kv_tokens: f64,
     kv_variance: f64,
     /// What of the KV tokens is still to come.
     growth: f64,
-    /// Prompts whose first token nobody will tell of: when they will be computed, and their tokens. One a request in
-    /// flight, the next one first.
-    unseen: VecDeque<(Duration, f64)>,
     context_tokens: f64,
     foreign: Foreign,
     adapters: AdapterResidency,
-    signals: Box<Signals>,
-    /// Of the signals, until when it is known what runs, and the tokens that its KV cache has.
-    known_until: Option<Duration>,
-    kv_capacity: Option<f64>,
+    /// Of the signals, until when it is known what runs, in seconds, and the tokens that its KV cache has.
+    known_until: f64,
+    kv_capacity: KvCapacity,
+    /// What was learned, beside what others have shown: those of this number.
+    speed: Speed,
+    compared: u32,
+    pub(super) details: Box<Details>,
+}
+
+/// What is looked at of an endpoint that was chosen or has said something.
+#[derive(Debug)]
+pub(super) struct Details {
+    id: EndpointId,
+    /// How many hold its slot.
+    pub(super) holders: u32,
+    pub(super) sent: u64,
+    sent_tokens: f64,
+    /// Prompts whose first token nobody will tell of: when they will be computed, and their tokens. One a request in
+    /// flight, the next one first.
+    unseen: VecDeque<(Duration, f64)>,
+    signals: Signals,
     sent_at_scrape: u64,
     /// When it was last asked for a report.
     asked: Option<Duration>,
-    learned: Box<Learned>,
-    /// What was learned, beside what others have shown: those of this number.
-    speed: Speed,
-    compared: u64,
-    pub(super) breaker: Box<CircuitBreaker>,
-    pub(super) pulse: Box<Pulse>,
-    /// Both say so.
-    pub(super) well: bool,
+    learned: Learned,
+    pub(super) breaker: CircuitBreaker,
+    pub(super) pulse: Pulse,
     pub(super) slow_start: SlowStart,
 }
 
 impl Account {
     pub(super) fn new(id: EndpointId) -> Self {
-        Self {
+        let details = Details {
             id,
             holders: 1,
-            in_flight: 0,
             sent: 0,
             sent_tokens: 0.0,
+            unseen: VecDeque::new(),
+            signals: Signals::default(),
+            sent_at_scrape: 0,
+            asked: None,
+            learned: Learned::default(),
+            breaker: CircuitBreaker::default(),
+            pulse: Pulse::default(),
+            slow_start: SlowStart::default(),
+        };
+        Self {
+            in_flight: 0,
             prefill_tokens: 0.0,
             kv_tokens: 0.0,
             kv_variance: 0.0,
             growth: 0.0,
-            unseen: VecDeque::new(),
             context_tokens: 0.0,
             foreign: Foreign::default(),
             adapters: AdapterResidency::default(),
-            signals: Box::default(),
-            known_until: None,
-            kv_capacity: None,
-            sent_at_scrape: 0,
-            asked: None,
-            learned: Box::default(),
+            known_until: f64::NEG_INFINITY,
+            kv_capacity: KvCapacity::default(),
             speed: Speed::default(),
             compared: 0,
-            breaker: Box::default(),
-            pulse: Box::default(),
-            well: true,
-            slow_start: SlowStart::default(),
+            details: Box::new(details),
         }
     }
 
@@ -119,13 +125,13 @@ impl Account {
     }
 
     pub(super) fn sent_since_scrape(&self) -> u32 {
-        let unseen = self.sent.saturating_sub(self.sent_at_scrape);
+        let unseen = self.details.sent.saturating_sub(self.details.sent_at_scrape);
         // What was sent since and has already ended is no load any more.
         u32::try_from(unseen).unwrap_or(u32::MAX).min(self.in_flight)
     }
 
     pub(super) fn learned(&self) -> &SpeedEstimate {
-        &self.learned.speed
+        &self.details.learned.speed
     }
 
     /// How fast it is, [compared](Account::compare) with others.
@@ -136,7 +142,7 @@ impl Account {
     pub(super) fn compare(&mut self, others: &Common) {
         if self.compared != others.number {
             self.compared = others.number;
-            self.speed = others.speeds.speed(&self.learned.speed);
+            self.speed = others.speeds.speed(&self.details.learned.speed);
         }
     }
 
@@ -144,27 +150,27 @@ impl Account {
     ///
     /// What counts is what is held now, not what is going to be: as the engine itself would let them in. Answers that
     /// outgrow the cache are preempted there, which costs less than to keep room for all.
-    pub(super) fn places(&self, need: f64, pinned: f64, grown: bool, now: Duration) -> u32 {
+    pub(super) fn places(&self, need: f64, pinned: f64, grown: bool, now: f64) -> u32 {
         const MATTER: u32 = 2;
         // A request too large for the whole cache must not wait for ever.
-        let Some(capacity) = self.kv_capacity.filter(|_| self.in_flight > 0) else {
+        if self.in_flight == 0 {
             return MATTER;
-        };
+        }
         let others = self.foreign(now).unwrap_or_default().kv_tokens;
         let own = if grown { self.kv_tokens } else { self.kv_tokens - self.growth };
-        let free = capacity - (own + pinned + others);
+        let free = self.kv_capacity.tokens() - (own + pinned + others);
         (1..=MATTER).take_while(|count| f64::from(*count) * need <= free).last().unwrap_or(0)
     }
 
     /// Whether a request with so many tokens in the end would make others' first tokens late.
-    pub(super) fn would_notice(&self, speed: &Speed, tokens: f64, now: Duration) -> bool {
+    pub(super) fn would_notice(&self, speed: &Speed, tokens: f64, now: f64) -> bool {
         /// The share of a first token's time by which it may be later.
         const LATER_MAX: f64 = 0.05;
         /// Steps in that time: half of one under way, and one with the prompt.
         const STEPS: f64 = 1.5;
         let context =
             self.context_tokens + self.foreign(now).unwrap_or_default().kv_tokens + tokens;
-        let mean_prompt = self.learned.mean_prompt.or(tokens);
+        let mean_prompt = self.details.learned.mean_prompt.or(tokens);
         let alone = mean_prompt * speed.prefill_token_seconds + STEPS * speed.step_seconds;
         // Where nobody is, nobody is made late.
         self.in_flight > 0 && STEPS * context * speed.context_token_seconds > LATER_MAX * alone
@@ -180,12 +186,12 @@ impl Account {
     }
 
     pub(super) fn predicted_ttft_seconds(&self) -> Option<f64> {
-        self.learned.ttft.get()
+        self.details.learned.ttft.get()
     }
 
     /// It has nothing of ours, and nothing was heard of its speed for long.
     pub(super) fn is_untried(&self, now: Duration) -> bool {
-        self.in_flight == 0 && self.learned.speed.is_stale(now)
+        self.in_flight == 0 && self.details.learned.speed.is_stale(now)
     }
 
     /// All that does not hang on the request.
@@ -194,13 +200,13 @@ impl Account {
             in_flight: self.in_flight,
             sent_since_scrape: self.sent_since_scrape(),
             speed,
-            ..Candidate::new(&self.id, &self.signals)
+            ..Candidate::new(&self.details.id, &self.details.signals)
         }
     }
 
     /// What is there. `others` is what others have on endpoints that have told lately, on average: taken for one that has
     /// not.
-    pub(super) fn load(&self, now: Duration, others: &Foreign) -> Load {
+    pub(super) fn load(&self, now: f64, others: &Foreign) -> Load {
         let Foreign { kv_tokens, requests } = self.foreign(now).unwrap_or(*others);
         Load {
             prefill_tokens: self.prefill_tokens,
@@ -213,9 +219,9 @@ impl Account {
         }
     }
 
-    /// What others have there, if that was heard lately.
-    pub(super) fn foreign(&self, now: Duration) -> Option<Foreign> {
-        (now <= self.known_until?).then_some(self.foreign)
+    /// What others have there, if that was heard lately: so many seconds after the beginning of time.
+    pub(super) fn foreign(&self, now: f64) -> Option<Foreign> {
+        (now <= self.known_until).then_some(self.foreign)
     }
 
     /// Whether it has counted less than it had before: then it is another process.
@@ -223,22 +229,25 @@ impl Account {
         let fell = |before: Option<Reading<u64>>, now: Option<Reading<u64>>| {
             before.zip(now).is_some_and(|(before, now)| now.value < before.value)
         };
-        fell(self.signals.prompt_tokens, signals.prompt_tokens)
-            || fell(self.signals.generation_tokens, signals.generation_tokens)
+        fell(self.details.signals.prompt_tokens, signals.prompt_tokens)
+            || fell(self.details.signals.generation_tokens, signals.generation_tokens)
     }
 
     pub(super) fn id(&self) -> &EndpointId {
-        &self.id
+        &self.details.id
     }
 
     /// Takes from the signals what every decision asks for.
     fn note_signals(&mut self) {
-        let Signals { running, kv_blocks, kv_block_tokens, .. } = &*self.signals;
-        self.known_until = running.map(|running| running.heard.saturating_add(SIGNAL_AGE_MAX));
-        self.kv_capacity = kv_blocks.zip(*kv_block_tokens).map(|(blocks, tokens)| {
-            // One block is vLLM's null block and holds nothing.
-            approximate(blocks.value.saturating_sub(1)) * f64::from(tokens.value)
+        let Signals { running, kv_blocks, kv_block_tokens, .. } = &self.details.signals;
+        self.known_until = running.map_or(f64::NEG_INFINITY, |running| {
+            running.heard.saturating_add(SIGNAL_AGE_MAX).as_secs_f64()
         });
+        let kv_capacity = kv_blocks.zip(*kv_block_tokens).map(|(blocks, tokens)| {
+            // One block is vLLM's null block and holds nothing.
+            KvCapacity::of(approximate(blocks.value.saturating_sub(1)) * f64::from(tokens.value))
+        });
+        self.kv_capacity = kv_capacity.unwrap_or_default();
     }
 
     pub(super) fn adapters(&self) -> &AdapterResidency {
@@ -247,22 +256,22 @@ impl Account {
 
     /// Whether the endpoint's own list has this adapter.
     pub(super) fn lists(&self, adapter: Option<&str>) -> bool {
-        let listed = self.signals.running_adapters.as_deref();
+        let listed = self.details.signals.running_adapters.as_deref();
         listed.zip(adapter).is_some_and(|(listed, adapter)| listed.contains(adapter))
     }
 
     pub(super) fn charge(&mut self, claim: &Claim) {
         self.in_flight += 1;
-        self.sent += 1;
-        self.sent_tokens += claim.prompt_tokens + claim.expected;
-        self.learned.mean_prompt.add(claim.prompt_tokens);
+        self.details.sent += 1;
+        self.details.sent_tokens += claim.prompt_tokens + claim.expected;
+        self.details.learned.mean_prompt.add(claim.prompt_tokens);
         self.prefill_tokens += claim.pending;
         self.kv_tokens += claim.kv_tokens;
         self.kv_variance += claim.kv_variance;
         self.growth += claim.growth();
         if let Some(due) = claim.due {
-            let at = self.unseen.partition_point(|unseen| unseen.0 <= due);
-            self.unseen.insert(at, (due, claim.pending));
+            let at = self.details.unseen.partition_point(|unseen| unseen.0 <= due);
+            self.details.unseen.insert(at, (due, claim.pending));
         }
         self.context_tokens += claim.prompt_tokens + claim.expected;
         if let Some(adapter) = claim.adapter {
@@ -270,31 +279,35 @@ impl Account {
         }
     }
 
-    pub(super) fn tokens(&mut self, claim: &mut Claim, tokens: f64, now: Duration) {
+    /// Says whether that changes anything but how much of an answer is still to come.
+    pub(super) fn tokens(&mut self, claim: &mut Claim, tokens: f64, now: Duration) -> bool {
         debug_assert!(claim.due.is_none(), "tokens of an answer that is not streamed");
         self.show_life(claim, now);
-        if claim.first_token.is_none() {
+        let first = claim.first_token.is_none();
+        if first {
             claim.first_token = Some(now);
-            self.learned.ttft.add(now.saturating_sub(claim.sent).as_secs_f64());
+            self.details.learned.ttft.add(now.saturating_sub(claim.sent).as_secs_f64());
             // What was sent before it is computed before it.
-            let since = claim.sent.max(self.learned.first_token);
+            let since = claim.sent.max(self.details.learned.first_token);
             let took = now.saturating_sub(since);
-            self.learned.speed.first_token(took, claim.prefill_tokens, since == claim.sent);
+            self.details.learned.speed.first_token(took, claim.prefill_tokens, since == claim.sent);
             self.compared = 0;
-            self.learned.first_token = now;
+            self.details.learned.first_token = now;
             self.prefill_tokens -= std::mem::take(&mut claim.pending);
         } else {
-            let clear = self.prefill_tokens <= 0.0 && self.learned.first_token <= claim.last_token;
+            let clear =
+                self.prefill_tokens <= 0.0 && self.details.learned.first_token <= claim.last_token;
             let context = self.context_tokens + self.foreign.kv_tokens;
             let took = now.saturating_sub(claim.last_token);
-            if self.learned.speed.gap(now, Gap { took, tokens, context, clear }) {
+            if self.details.learned.speed.gap(now, Gap { took, tokens, context, clear }) {
                 self.compared = 0;
             }
         }
         claim.last_token = now;
         self.growth -= tokens.min(claim.expected - claim.streamed);
         claim.streamed += tokens;
-        if claim.streamed > claim.expected {
+        let outgrown = claim.streamed > claim.expected;
+        if outgrown {
             // It has become longer than expected, and grows on.
             let more = claim.streamed - claim.expected;
             claim.expected = claim.streamed;
@@ -302,19 +315,25 @@ impl Account {
             self.kv_tokens += more;
             self.context_tokens += more;
         }
+        first || outgrown || self.compared == 0
     }
 
     /// When so many tokens of prompt more would be computed.
     pub(super) fn due(&self, uncached: f64, now: Duration) -> Duration {
-        let pool = PoolSpeed::of(std::iter::once(&self.learned.speed));
-        let token = pool.speed(&self.learned.speed).prefill_token_seconds;
+        let pool = PoolSpeed::of(std::iter::once(&self.details.learned.speed));
+        let token = pool.speed(&self.details.learned.speed).prefill_token_seconds;
         let seconds = (self.prefill_tokens + uncached) * token;
         now + Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
 
+    /// When the next prompt will be computed whose first token nobody will tell of.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        Some(self.details.unseen.front()?.0)
+    }
+
     /// Prompts that must be computed by now are not pending any more.
     pub(super) fn settle(&mut self, now: Duration) {
-        while let Some((_, tokens)) = self.unseen.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, tokens)) = self.details.unseen.pop_front_if(|(due, _)| *due <= now) {
             self.prefill_tokens -= tokens;
         }
     }
@@ -326,8 +345,8 @@ impl Account {
             Some(due) if due <= now => {}
             Some(due) => {
                 let mine = |unseen: &(Duration, f64)| *unseen == (due, claim.pending);
-                if let Some(at) = self.unseen.iter().position(mine) {
-                    self.unseen.remove(at);
+                if let Some(at) = self.details.unseen.iter().position(mine) {
+                    self.details.unseen.remove(at);
                     self.prefill_tokens -= claim.pending;
                 }
             }
@@ -349,7 +368,7 @@ impl Account {
 
     pub(super) fn mark(&self, pinned_tokens: f64) -> ScrapeMark {
         let kv_tokens = self.kv_tokens + pinned_tokens;
-        let (sent, sent_tokens) = (self.sent, self.sent_tokens);
+        let (sent, sent_tokens) = (self.details.sent, self.details.sent_tokens);
         ScrapeMark { sent, sent_tokens, in_flight: self.in_flight, kv_tokens }
     }
 
@@ -358,22 +377,23 @@ impl Account {
             self.adapters.set_slots(slots.value as usize);
         }
         self.feel_pulse(&signals);
-        let before = std::mem::replace(&mut *self.signals, signals);
+        let before = std::mem::replace(&mut self.details.signals, signals);
         self.note_signals();
-        if let Some(running) = self.signals.running {
+        if let Some(running) = self.details.signals.running {
             self.see_others(mark, f64::from(running.value), output_tokens);
         }
         // A report may have come while the page was on its way, and then tells of a later moment.
-        if !keep_later(&mut self.signals.waiting, before.waiting) {
-            self.sent_at_scrape = mark.sent;
+        if !keep_later(&mut self.details.signals.waiting, before.waiting) {
+            self.details.sent_at_scrape = mark.sent;
         }
-        keep_later(&mut self.signals.kv_usage, before.kv_usage);
+        keep_later(&mut self.details.signals.kv_usage, before.kv_usage);
     }
 
     pub(super) fn asks_report(&mut self, now: Duration) -> bool {
-        let asks = self.asked.is_none_or(|asked| now.saturating_sub(asked) >= REPORT_INTERVAL);
+        let asks =
+            self.details.asked.is_none_or(|asked| now.saturating_sub(asked) >= REPORT_INTERVAL);
         if asks {
-            self.asked = Some(now);
+            self.details.asked = Some(now);
         }
         asks
     }
@@ -390,16 +410,16 @@ impl Account {
             kv_tokens: self.kv_tokens + pinned - claim.kv_tokens,
             ..self.mark(pinned)
         };
-        let Signals { waiting, running, kv_usage, .. } = &mut *self.signals;
+        let Signals { waiting, running, kv_usage, .. } = &mut self.details.signals;
         tell(waiting, report.waiting, now);
         tell(running, report.running, now);
         tell(kv_usage, report.kv_usage, now);
         self.note_signals();
         if report.waiting.is_some() {
-            self.sent_at_scrape = mark.sent;
+            self.details.sent_at_scrape = mark.sent;
         }
         // If it does not tell what runs: ours, and of others' as much as there was, or more if so many wait.
-        let waiting = self.signals.waiting.map_or(0.0, |waiting| f64::from(waiting.value));
+        let waiting = self.details.signals.waiting.map_or(0.0, |waiting| f64::from(waiting.value));
         let there = f64::from(mark.in_flight) + self.foreign.requests;
         let running = report.running.map_or((there - waiting).max(0.0), f64::from);
         self.see_others(mark, running, output_tokens);
@@ -408,15 +428,19 @@ impl Account {
     /// What the endpoint has beyond what can be ours is others'. That is what we had when we asked, and what we have sent since:
     /// a busy endpoint takes its time to answer, and were that counted twice, it would look full.
     fn see_others(&mut self, mark: ScrapeMark, running: f64, output_tokens: f64) {
-        let Some(waiting) = self.signals.waiting.map(|waiting| f64::from(waiting.value)) else {
+        let Some(waiting) = self.details.signals.waiting.map(|waiting| f64::from(waiting.value))
+        else {
             return;
         };
-        let own = f64::from(mark.in_flight) + approximate(self.sent.saturating_sub(mark.sent));
-        let own_tokens = mark.kv_tokens + (self.sent_tokens - mark.sent_tokens);
+        let own =
+            f64::from(mark.in_flight) + approximate(self.details.sent.saturating_sub(mark.sent));
+        let own_tokens = mark.kv_tokens + (self.details.sent_tokens - mark.sent_tokens);
         self.foreign.requests = (running + waiting - own).max(0.0);
-        let (Some(usage), Some(blocks), Some(tokens)) =
-            (self.signals.kv_usage, self.signals.kv_blocks, self.signals.kv_block_tokens)
-        else {
+        let (Some(usage), Some(blocks), Some(tokens)) = (
+            self.details.signals.kv_usage,
+            self.details.signals.kv_blocks,
+            self.details.signals.kv_block_tokens,
+        ) else {
             return;
         };
         let capacity = approximate(blocks.value) * f64::from(tokens.value);

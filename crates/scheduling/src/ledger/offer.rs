@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::{Common, Ledger, Slot, account::Account, approximate};
 use crate::{
     AdapterFit, Admission, BLOCK_BYTES, Candidate, Candidates, InferenceRequest, Load, Policy,
-    Speed, Unschedulable, prefix::Match,
+    Speed, Unschedulable,
+    outline::{Ask, Outline},
+    prefix::Match,
 };
 
 pub(super) struct Offer<'a> {
@@ -14,6 +16,7 @@ pub(super) struct Offer<'a> {
     adapter: Option<u64>,
     common: &'a Common,
     now: Duration,
+    seconds: f64,
     slots: &'a [Slot],
     /// Those of them that it may go to, by index; `None` if it may go to all.
     kept: Option<Vec<usize>>,
@@ -46,6 +49,7 @@ impl Ledger {
             adapter,
             common,
             now,
+            seconds: now.as_secs_f64(),
             slots,
             kept: None,
             ring_ranks,
@@ -125,14 +129,14 @@ impl Offer<'_> {
         match self.request.admission {
             Admission::Always => 0,
             _ if fit == AdapterFit::Full => 0,
-            Admission::WhenFree => account.places(unshared, pinned, false, self.now),
+            Admission::WhenFree => account.places(unshared, pinned, false, self.seconds),
             Admission::WhenUnnoticed
-                if account.would_notice(speed, self.tokens + self.output, self.now) =>
+                if account.would_notice(speed, self.tokens + self.output, self.seconds) =>
             {
                 0
             }
             Admission::WhenSpare | Admission::WhenUnnoticed => {
-                account.places(unshared + self.output, pinned, true, self.now)
+                account.places(unshared + self.output, pinned, true, self.seconds)
             }
         }
     }
@@ -151,7 +155,7 @@ impl Candidates for Offer<'_> {
         let index = self.kept.as_ref().map_or(index, |kept| kept[index]);
         let slot = self.slots[index];
         let Match { cached, pinned } = self.ledger.cached[slot.index()];
-        let account = &self.ledger.accounts[slot.index()];
+        let account = &self.ledger.accounts[slot];
         let speed = Speed { output_tokens: self.output, ..account.speed() };
         let unshared = (self.tokens - f64::from(pinned) * self.block_tokens).max(1.0);
         let pinned_tokens = f64::from(self.ledger.prefixes.pinned(slot.0)) * self.block_tokens;
@@ -166,12 +170,36 @@ impl Candidates for Offer<'_> {
             ring_rank: self.ring_ranks.get(index).copied().unwrap_or(u32::MAX),
             load: Load {
                 kv_tokens: account.kv_tokens() + pinned_tokens,
-                ..account.load(self.now, &self.common.foreign)
+                ..account.load(self.seconds, &self.common.foreign)
             },
             places: self.places(account, fit, &speed, unshared, pinned_tokens),
             // As long as no endpoint has shown anything, none is behind the others.
             untried: self.common.speeds.known && account.is_untried(self.now),
             ..account.candidate(speed)
         }
+    }
+    #[expect(clippy::inline_always, reason = "what is returned is as large as what there is to do")]
+    #[inline(always)]
+    fn outline(&self, index: usize) -> (Outline, Ask) {
+        let index = self.kept.as_ref().map_or(index, |kept| kept[index]);
+        let slot = self.slots[index];
+        let outline = *self.ledger.accounts.outline(slot, self.common);
+        let Match { cached, pinned } = self.ledger.cached[slot.index()];
+        let unshared = (self.tokens - f64::from(pinned) * self.block_tokens).max(1.0);
+        let (adapter, adapter_pressure) = match self.adapter {
+            None => (AdapterFit::Base, 0.0),
+            adapter => {
+                let adapters = self.ledger.accounts[slot].adapters();
+                (adapters.fit(adapter), adapters.pressure())
+            }
+        };
+        let ask = Ask {
+            uncached_tokens: (self.tokens - f64::from(cached) * self.block_tokens).max(1.0),
+            output_tokens: self.output,
+            need_tokens: unshared + self.output,
+            adapter,
+            adapter_pressure,
+        };
+        (outline, ask)
     }
 }

@@ -188,9 +188,9 @@ fn load_after_report(page: Signals, own: usize, report: Report) -> Load {
     let claims: Vec<Claim> =
         (0..own).map(|_| pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES)).1).collect();
     pool.ledger.reported(&claims[0], report, NOW);
-    let signals = &pool.ledger.accounts[0].candidate(Speed::default()).signals;
+    let signals = &pool.ledger.accounts[pool.slots[0]].candidate(Speed::default()).signals;
     assert_eq!(signals.kv_blocks, Some(Reading { value: CAPACITY_BLOCKS, heard: NOW }));
-    pool.ledger.accounts[0].load(NOW, &Foreign::default())
+    pool.ledger.accounts[pool.slots[0]].load(NOW.as_secs_f64(), &Foreign::default())
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn the_later_of_a_page_and_a_report_is_what_policies_see() {
     let mut pool = Pool::new(1);
     let slot = pool.slots[0];
     let seen = |pool: &Pool| {
-        let account = &pool.ledger.accounts[0];
+        let account = &pool.ledger.accounts[pool.slots[0]];
         let signals = account.candidate(Speed::default()).signals.clone();
         (signals.waiting.unwrap(), signals.kv_usage.unwrap(), signals.running.unwrap().value)
     };
@@ -282,7 +282,7 @@ fn a_prompt_whose_first_token_nobody_tells_of_is_pending_until_it_must_be_comput
     let claims =
         [pool.pick(Policy::Predicted, &unstreamed).1, pool.pick(Policy::Predicted, &unstreamed).1];
     let mut pending_at = |after: f64| {
-        pool.ledger.accounts[slot.index()].settle(NOW + Duration::from_secs_f64(after));
+        pool.ledger.accounts[slot].settle(NOW + Duration::from_secs_f64(after));
         pool.ledger.prefill_tokens_pending(slot)
     };
     // At the 0.15 ms a token takes as long as nothing is known, one prompt after the other.
@@ -413,7 +413,7 @@ fn others(running: u32, before: u32, meanwhile: u32) -> (f64, f64) {
     let mark = send(before);
     send(meanwhile);
     pool.scraped(0, mark, running, 0.5);
-    let load = pool.ledger.accounts[slot.index()].load(NOW, &Foreign::default());
+    let load = pool.ledger.accounts[slot].load(NOW.as_secs_f64(), &Foreign::default());
     (load.foreign_requests, load.foreign_kv_tokens)
 }
 
@@ -769,7 +769,7 @@ proptest! {
         for slot in &model.named {
             prop_assert_eq!(model.ledger.in_flight(*slot), 0);
             prop_assert!(model.ledger.prefill_tokens_pending(*slot).abs() < 1e-9);
-            let load = model.ledger.accounts[slot.index()].load(Duration::ZERO, &Foreign::default());
+            let load = model.ledger.accounts[*slot].load(0.0, &Foreign::default());
             prop_assert_eq!(model.ledger.prefixes.pinned(slot.0), 0);
             let own = (load.prefill_tokens, load.kv_tokens, load.kv_variance, load.context_tokens);
             prop_assert_eq!(own, (0.0, 0.0, 0.0, 0.0));

@@ -181,9 +181,13 @@ fn files_that_run_out_for_the_gateways_own_ports_are_told_of_once() {
     let waiting = connect(gateway.health);
     until("it is tried again", || gateway.times_said("still not accepting") > 2);
     gateway.may_open_files(true);
-    until("it is over", || gateway.times_said("on a port of the gateway's own again") == 1);
-    assert_eq!(gateway.times_said("cannot accept on a port"), 1, "{}", gateway.said());
-    drop(waiting);
+    // The first may have been taken with the last file there was: only the next shows that it is over.
+    let next = connect(gateway.health);
+    let begun = || gateway.times_said("cannot accept on a port");
+    let over = || gateway.times_said("on a port of the gateway's own again");
+    until("it is over", || begun() >= 1 && begun() == over());
+    assert!(begun() < gateway.times_said("still not accepting"), "{}", gateway.said());
+    drop((waiting, next));
     assert_eq!(gateway.metric("tokenweir_panics_total", ""), 0);
     check_stops(gateway);
 }
