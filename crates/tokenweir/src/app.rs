@@ -129,6 +129,8 @@ impl App {
             std::future::pending::<()>().await;
         };
         tokio::select! {
+            // Who is told that it is ready may ask it to stop at once.
+            biased;
             () = stop() => {}
             () = self.connections.stopping() => {}
             () = until_ready => {}

@@ -237,16 +237,18 @@ fn a_request_waits_in_the_gateway_as_long_as_it_may_whatever_time_of_day_it_is()
     fs::write(&objects, patient(port, &endpoint, "1s")).expect("a file");
     let mut gateway = Gateway::start(port, clock.start(), &["-f", &objects.display().to_string()]);
     until("a scrape", || gateway.metric("tokenweir_scrapes_total", "ok") > 0);
+    endpoint.server.handle().set_fault(Fault::Freeze);
     let mut first = connect(port);
     first.write_all(asked("mine ").as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    read_events(&mut first, &mut answer, 1);
-    endpoint.server.handle().set_fault(Fault::Freeze);
+    until("it is at work", || endpoint.server.handle().in_flight() == 1);
     for hours in [JUMP_HOURS, -JUMP_HOURS] {
         let began = Instant::now();
         let mut second = connect(port);
         second.write_all(asked("yours ").as_bytes()).expect("it reads");
-        until("it waits", || gateway.metric("tokenweir_queue_requests", "") == 1);
+        second.set_nonblocking(true).expect("a socket");
+        let refused = || second.peek(&mut [0]).is_ok();
+        until("it waits", || gateway.metric("tokenweir_queue_requests", "") == 1 || refused());
+        second.set_nonblocking(false).expect("a socket");
         clock.is_ahead_by(hours);
         let mut refused = String::new();
         second.read_to_string(&mut refused).expect("an answer");
@@ -254,6 +256,7 @@ fn a_request_waits_in_the_gateway_as_long_as_it_may_whatever_time_of_day_it_is()
         assert!(began.elapsed() >= Duration::from_secs(1));
     }
     endpoint.server.handle().set_fault(Fault::None);
+    let mut answer = String::new();
     first.read_to_string(&mut answer).expect("an answer");
     assert!(is_whole(&answer), "{answer}");
     gateway.signal(Signal::TERM);
