@@ -36,7 +36,7 @@ thread_local! {
     static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES_MAX].into());
 }
 
-/// A client's connection. It is driven by whoever waits for something of it, and closed when dropped.
+/// A connection to an endpoint. It is driven by whoever waits for something of it, and closed when dropped.
 pub struct Connection<S = TcpStream> {
     stream: S,
     /// Not yet sent of the request.
@@ -206,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Body for Connection<S> {
     }
 }
 
-/// Without a word of what passes.
+/// Without a word of what passes: it may be a prompt.
 impl<S> fmt::Debug for Connection<S> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { framing, persists, .. } = self;

@@ -39,7 +39,8 @@ const REBIND_INTERVAL: Duration = Duration::from_secs(2);
 /// What hyper may buffer of one request's head; [`crate::Limits::header_bytes_max`] is checked
 /// below it, so that too large a head gets a full answer.
 const HEAD_BUFFER_BYTES: usize = 256 * 1024;
-/// So many headers hyper reads by itself; where it is told a number, it makes room for them with every request.
+/// So many headers hyper reads by itself. Where it is told a number, it makes room for them with every request; a head with
+/// more than either is refused unread.
 const USUAL_HEADERS_MAX: usize = 100;
 /// What an HTTP/2 stream may hold of an answer its client does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
