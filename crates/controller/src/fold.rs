@@ -24,6 +24,7 @@ mod routes;
 mod workloads;
 
 use routes::Routes;
+use workloads::Workloads;
 pub(crate) use workloads::endpoint_id;
 
 /// What a fold needs to know beyond the objects.
@@ -66,6 +67,9 @@ pub struct Folded {
 pub fn fold<'o>(objects: impl IntoIterator<Item = &'o Object>, options: &'o FoldOptions) -> Folded {
     let mut oldest_first: Vec<&Object> = objects.into_iter().collect();
     oldest_first.sort_by(|a, b| age(a).cmp(&age(b)));
+    let workloads = Workloads::of(&oldest_first);
+    // There are many, and nothing else is made of them.
+    oldest_first.retain(|object| !matches!(object.spec, Spec::Pod(_)));
     let mut world = World {
         objects: oldest_first,
         options,
@@ -77,7 +81,7 @@ pub fn fold<'o>(objects: impl IntoIterator<Item = &'o Object>, options: &'o Fold
 
     let gateways = gateways::find(&mut world);
     let mut api_gateways = gateway_api::find(&mut world);
-    let mut pools = pools::find(&mut world);
+    let mut pools = pools::find(&mut world, workloads);
     let mut routes = routes::fold(&mut world, &gateways, &mut pools);
     http_routes::fold(&mut world, &mut api_gateways, &mut pools, &mut routes);
     let mut listeners = gateways.listeners();
@@ -101,7 +105,7 @@ fn age(object: &Object) -> impl Ord + use<'_> {
     (object.created, object.kind, &object.namespace, &object.name, object.group)
 }
 
-/// The objects, oldest first, and what has been found out about them.
+/// The objects but Pods, oldest first, and what has been found out about them.
 struct World<'o> {
     objects: Vec<&'o Object>,
     options: &'o FoldOptions,

@@ -1,7 +1,7 @@
 //! `EndpointPicker`: what the process knows of pools and routes, and how requests are placed.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,6 +12,8 @@ use std::{
 use arc_swap::ArcSwap;
 use openai::Envelope;
 use parking_lot::Mutex;
+#[cfg(test)]
+use scheduling::Policy;
 use scheduling::{Chance, Cost, EndpointId, Ledger, ScrapeMark, Signals};
 use tokio::sync::watch;
 
@@ -26,6 +28,10 @@ use crate::{
     waiting::{Lobby, Placed},
     wall_clock,
 };
+
+use memory::{Known, Members, Memory, members_of};
+
+mod memory;
 
 /// Decisions kept for explanation.
 const DECISIONS_MAX: usize = 1_000;
@@ -61,21 +67,6 @@ struct Shared {
 struct Table {
     pools: BTreeMap<PoolKey, Arc<Pool>>,
     routes: RouteTable,
-}
-
-#[derive(Debug, Default)]
-struct Memory {
-    desired: Arc<Desired>,
-    members: Members,
-}
-
-type Members = HashMap<EndpointId, Known>;
-
-/// A member, and the pools it is in by their places among those desired.
-#[derive(Debug)]
-struct Known {
-    member: Member,
-    pools: Vec<usize>,
 }
 
 /// What a request says of itself.
@@ -221,8 +212,10 @@ impl EndpointPicker {
 impl PoolWriter {
     /// Makes this the desired state. What was learned of endpoints that stay is kept; requests in
     /// flight on those that leave finish.
-    pub fn apply(&self, desired: Desired) {
-        let shared = &self.0;
+    ///
+    /// Takes its time for what is not as it was: in a large cluster, endpoints come and go one by one.
+    pub fn apply(&self, desired: impl Into<Arc<Desired>>) {
+        let (shared, desired) = (&self.0, desired.into());
         let mut memory = shared.memory.lock();
         let old = shared.table.load();
         let pools = desired.pools.iter().map(|spec| {
@@ -234,33 +227,14 @@ impl PoolWriter {
             (spec.key.clone(), old.pools.get(&spec.key).cloned().unwrap_or_else(fresh))
         });
         let table = Table { pools: pools.collect(), routes: RouteTable::new(&desired.routes) };
-        let mut before = std::mem::take(&mut memory.members);
-        memory.members.reserve(before.len());
-        for (place, pool) in desired.pools.iter().enumerate() {
-            for spec in &pool.endpoints {
-                // Where pools describe one endpoint differently, the first description holds.
-                let known = memory.members.entry(spec.id.clone()).or_insert_with(|| {
-                    let same = before.get(&spec.id).map(|known| &known.member);
-                    let same = same.filter(|member| member.endpoint.spec == *spec);
-                    let fresh = || {
-                        let (ledger, lobby) =
-                            (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
-                        Member::new(Endpoint::new(spec.clone(), ledger, lobby))
-                    };
-                    Known { member: same.cloned().unwrap_or_else(fresh), pools: Vec::new() }
-                });
-                known.pools.push(place);
-            }
-        }
-        before.retain(|id, _| !memory.members.contains_key(id));
-        // In an order, so that equal histories give equal slots.
-        let mut left: Vec<(EndpointId, Known)> = before.into_iter().collect();
-        left.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        for (id, _) in &left {
+        let change = memory.change(&desired, |spec| {
+            let (ledger, lobby) = (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
+            Member::new(Endpoint::new(spec.clone(), ledger, lobby))
+        });
+        for id in &change.left {
             shared.ledger.lock().remove(id);
         }
-        memory.desired = Arc::new(desired);
-        for spec in &memory.desired.pools {
+        for spec in change.pools.iter().map(|place| &memory.desired.pools[*place]) {
             if let Some(pool) = table.pools.get(&spec.key) {
                 publish(pool, spec, &memory.members);
             }
@@ -291,11 +265,10 @@ impl PoolWriter {
         if health.is_usable() {
             member.endpoint.watched(Ledger::returned);
         }
-        let (pools, table) = (pools.clone(), self.0.table.load());
-        for spec in pools.into_iter().map(|place| &memory.desired.pools[place]) {
-            if let Some(pool) = table.pools.get(&spec.key) {
-                publish(pool, spec, &memory.members);
-            }
+        let keys: Vec<PoolKey> = pools.iter().map(|(key, _)| key.clone()).collect();
+        let table = self.0.table.load();
+        for (pool, key) in keys.iter().filter_map(|key| Some((table.pools.get(key)?, key))) {
+            publish(pool, &memory.desired.pools[memory.places[key]], &memory.members);
         }
         drop(memory);
         self.0.lobby.release();
@@ -370,6 +343,12 @@ impl EndpointPicker {
     pub(crate) fn lobby(&self) -> &Lobby {
         &self.0.lobby
     }
+
+    /// A pool's policy, and the endpoints it sends requests to.
+    pub(crate) fn usable(&self, pool: &PoolKey) -> (Policy, Vec<EndpointId>) {
+        let snapshot = self.0.table.load().pools[pool].snapshot.load_full();
+        (snapshot.policy, snapshot.usable.ids())
+    }
 }
 
 impl Shared {
@@ -420,11 +399,6 @@ impl Member {
     pub fn scrape_age(&self, now: Duration) -> Option<Duration> {
         Some(now.saturating_sub(self.signals.running?.heard))
     }
-}
-
-/// In the order of the pool.
-fn members_of<'m>(spec: &PoolSpec, members: &'m Members) -> impl Iterator<Item = &'m Member> {
-    spec.endpoints.iter().filter_map(|endpoint| Some(&members.get(&endpoint.id)?.member))
 }
 
 fn publish(pool: &Pool, spec: &PoolSpec, members: &Members) {

@@ -234,6 +234,11 @@ impl Usable {
         let slots = endpoints.iter().map(|endpoint| endpoint.slot()).collect();
         Self { endpoints, slots }
     }
+
+    #[cfg(test)]
+    pub(crate) fn ids(&self) -> Vec<EndpointId> {
+        self.endpoints.iter().map(|endpoint| endpoint.spec.id.clone()).collect()
+    }
 }
 
 impl Health {

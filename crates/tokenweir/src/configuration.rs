@@ -33,8 +33,6 @@ struct Live {
     objects: Vec<Arc<Object>>,
     statuses: Vec<ObjectStatus>,
     problems: Vec<String>,
-    /// What was applied last of what an API server told.
-    desired: Desired,
     /// Counts configurations applied.
     generation: u64,
     applied: Option<String>,
@@ -82,19 +80,19 @@ impl Configuration {
         live.objects = watched.objects;
         live.statuses.clone_from(&folded.statuses);
         let first = live.generation == 0;
-        let before = std::mem::replace(&mut live.desired, folded.desired.clone());
-        if first || before != folded.desired {
+        let (before, desired) = (self.writer.view().desired(), Arc::new(folded.desired));
+        if first || before != desired {
             live.accept(now);
             let generation = live.generation;
             // Endpoints come and go; that is no news.
-            if first || outline(&before) != outline(&folded.desired) {
-                let summary = summary(&folded.desired);
+            if first || outline(&before) != outline(&desired) {
+                let summary = summary(&desired);
                 tracing::info!(generation, summary, "configuration applied");
             } else {
                 tracing::debug!(generation, "endpoints changed");
             }
             self.metrics.reloads.with_label_values(&["applied"]).inc();
-            self.writer.apply(folded.desired);
+            self.writer.apply(desired);
         }
         folded.statuses
     }

@@ -1,12 +1,9 @@
 //! Pools, and the endpoints of each.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use picker::{AppProtocol, EndpointSpec, PoolKey, PoolKind, PoolSpec};
-use scheduling::{EndpointId, Policy};
+use scheduling::Policy;
 
 use super::{
     DISABLED, DISABLED_MESSAGE, World,
@@ -34,7 +31,7 @@ pub(super) struct Missing {
     pub(super) message: String,
 }
 
-pub(super) fn find<'o>(world: &mut World<'o>) -> Pools<'o> {
+pub(super) fn find<'o>(world: &mut World<'o>, workloads: Workloads<'o>) -> Pools<'o> {
     let services = world.all(|spec| match spec {
         Spec::Service(service) => Some(service),
         _ => None,
@@ -45,7 +42,7 @@ pub(super) fn find<'o>(world: &mut World<'o>) -> Pools<'o> {
             .into_iter()
             .map(|(object, service)| (Path::of(object), (object, service)))
             .collect(),
-        workloads: Workloads::of(&world.objects),
+        workloads,
         specs: BTreeMap::new(),
     };
     for (object, pool) in world.all(|spec| match spec {
@@ -228,28 +225,33 @@ impl<'o> Pools<'o> {
         protocol: AppProtocol,
         ports: impl Fn(&Workload<'_>) -> P,
     ) -> Vec<EndpointSpec> {
-        let mut endpoints: Vec<EndpointSpec> = Vec::new();
-        let mut workload_of: HashMap<EndpointId, &Object> = HashMap::new();
+        let mut found: Vec<(EndpointSpec, &Object)> = Vec::new();
         for (object, workload) in self.workloads.selected(&pool.namespace, selector) {
-            for port in ports(workload).into_iter().collect::<BTreeSet<u16>>() {
-                let id = endpoint_id(workload.address(), port);
-                if let Some(first) = workload_of.get(&id) {
-                    let message = format!("{first} is {id} already in {pool}; counted once");
-                    world.warn(object, "spec.address", message);
-                    continue;
-                }
-                workload_of.insert(id.clone(), object);
-                endpoints.push(EndpointSpec {
-                    id,
+            let mut ports: Vec<u16> = ports(workload).into_iter().collect();
+            ports.sort_unstable();
+            ports.dedup();
+            found.extend(ports.into_iter().map(|port| {
+                let endpoint = EndpointSpec {
+                    id: endpoint_id(workload.address(), port),
                     workload: Arc::clone(&object.name),
                     host: workload.address().into(),
                     port,
                     protocol,
-                });
-            }
+                };
+                (endpoint, *object)
+            }));
         }
-        endpoints.sort_by(|a, b| a.id.cmp(&b.id));
-        endpoints
+        // The oldest of those with one id stays the first of them.
+        found.sort_by(|a, b| a.0.id.cmp(&b.0.id));
+        found.dedup_by(|(later, object), (endpoint, first)| {
+            let same = later.id == endpoint.id;
+            if same {
+                let message = format!("{first} is {} already in {pool}; counted once", later.id);
+                world.warn(object, "spec.address", message);
+            }
+            same
+        });
+        found.into_iter().map(|(endpoint, _)| endpoint).collect()
     }
 }
 
