@@ -61,6 +61,7 @@ pub struct Metrics {
     retries: IntCounterVec,
     scrapes: IntCounterVec,
     client_disconnects: IntCounterVec,
+    broken_answers: IntCounterVec,
 
     /// Access log lines that found the log's buffer full or could not be written.
     pub log_lines_dropped: IntCounter,
@@ -109,6 +110,11 @@ impl Metrics {
                 "Requests whose client left before the end.",
                 &["pool"],
             )?,
+            broken_answers: make.counter(
+                "tokenweir_broken_answers_total",
+                "Answers that had begun and broke off, or ended with the endpoint's own word that it died, by why.",
+                &["pool", "reason"],
+            )?,
             log_lines_dropped: make.plain(
                 "tokenweir_access_log_dropped_total",
                 "Access log lines dropped because their reader was too slow or the log could not be written.",
@@ -121,11 +127,7 @@ impl Metrics {
                 "tokenweir_panics_total",
                 "Tasks and requests that ended in a panic; each is a bug.",
             )?,
-            reloads: make.counter(
-                "tokenweir_config_reloads_total",
-                "Readings of a changed configuration.",
-                &["outcome"],
-            )?,
+            reloads: reloads(&make)?,
             connections: make.counter(
                 "tokenweir_connections_total",
                 "Client connections, by what became of them.",
@@ -158,13 +160,11 @@ impl Metrics {
                 self.refusals.with_label_values(&[*reason, pool]).inc();
             }
             Some(Finish::ClientGone) => self.client_disconnects.with_label_values(&[pool]).inc(),
-            Some(
-                Finish::Complete(_)
-                | Finish::EndpointGone
-                | Finish::IdleTimeout
-                | Finish::RouteTimeout,
-            )
-            | None => {}
+            Some(broken) if broken.is_broken() => {
+                let reason = broken.name().unwrap_or_default();
+                self.broken_answers.with_label_values(&[pool, &*reason]).inc();
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -197,6 +197,16 @@ impl Metrics {
         }
         page
     }
+}
+
+fn reloads(make: &Maker) -> Result<IntCounterVec, prometheus::Error> {
+    let (name, help) = ("tokenweir_config_reloads_total", "Readings of a changed configuration.");
+    let reloads = make.counter(name, help, &["outcome"])?;
+    // A series that is born with its first count shows no increase.
+    for outcome in ["applied", "rejected"] {
+        reloads.with_label_values(&[outcome]);
+    }
+    Ok(reloads)
 }
 
 fn pool_label(record: &RequestRecord) -> String {

@@ -39,6 +39,11 @@ pub enum Finish {
 }
 
 impl Finish {
+    /// The answer had begun and did not end as it should.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Self::EndpointGone | Self::IdleTimeout | Self::RouteTimeout)
+    }
+
     pub fn name(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Complete(reason) => reason.as_deref().map(Cow::Borrowed),

@@ -321,6 +321,7 @@ impl Relay {
         let streamed = matches!(self.opening.reader, Reader::Stream(_));
         if died && streamed {
             // A dead engine ends its streams politely; only the event tells.
+            self.assignment.note(|record| record.response_flags = "UC");
             Finish::EndpointGone
         } else {
             Finish::Complete(answer.finish_reason.clone())

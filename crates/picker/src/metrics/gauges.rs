@@ -148,11 +148,13 @@ fn is_healthy(member: &Member) -> bool {
 fn values(member: &Member) -> [Option<f64>; 8] {
     let Member { endpoint, signals, .. } = member;
     let age = |heard| monotonic().saturating_sub(heard).as_secs_f64();
+    // What a server that is down has told last is not what is there.
+    let load = (member.health != Health::Unready).then_some(signals);
     [
         Some(f64::from(endpoint.in_flight())),
-        signals.waiting.map(|reading| f64::from(reading.value)),
-        signals.running.map(|reading| f64::from(reading.value)),
-        signals.kv_usage.map(|reading| reading.value),
+        load.and_then(|load| load.waiting).map(|reading| f64::from(reading.value)),
+        load.and_then(|load| load.running).map(|reading| f64::from(reading.value)),
+        load.and_then(|load| load.kv_usage).map(|reading| reading.value),
         Some(endpoint.prefill_tokens_pending()),
         endpoint.predicted_ttft_seconds(),
         Some(f64::from(u8::from(is_healthy(member)))),

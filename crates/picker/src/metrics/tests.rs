@@ -204,7 +204,7 @@ fn latencies_are_observed_where_they_are_known() {
 }
 
 #[test]
-fn refusals_and_departures_are_counted_by_reason() {
+fn refusals_departures_and_broken_answers_are_counted_by_reason() {
     let ended = |finish, pool: Option<&str>| {
         let mut one = answered("m");
         one.finish = Some(finish);
@@ -217,6 +217,7 @@ fn refusals_and_departures_are_counted_by_reason() {
         ended(Finish::Refused("no_endpoints"), Some("p")),
         ended(Finish::ClientGone, Some("p")),
         ended(Finish::ClientGone, None),
+        ended(Finish::EndpointGone, Some("p")),
         ended(Finish::EndpointGone, Some("p")),
         ended(Finish::IdleTimeout, Some("p")),
         ended(Finish::Complete(None), Some("p")),
@@ -231,6 +232,16 @@ fn refusals_and_departures_are_counted_by_reason() {
         "tokenweir_client_disconnects_total{pool=\"unknown\"} 1",
     ];
     check(&page, "tokenweir_client_disconnects_total", &departures);
+    let broken = [
+        "tokenweir_broken_answers_total{pool=\"p\",reason=\"endpoint_gone\"} 2",
+        "tokenweir_broken_answers_total{pool=\"p\",reason=\"idle_timeout\"} 1",
+    ];
+    check(&page, "tokenweir_broken_answers_total", &broken);
+    let reloads = [
+        "tokenweir_config_reloads_total{outcome=\"applied\"} 0",
+        "tokenweir_config_reloads_total{outcome=\"rejected\"} 0",
+    ];
+    check(&page, "tokenweir_config_reloads_total", &reloads);
 }
 
 #[test]
@@ -370,6 +381,15 @@ async fn gauges_show_what_is_known_of_endpoints() {
         endpoint("metrics_age_seconds", "a", "1.5"),
     ];
     check(&gateway.page(), "tokenweir_endpoint_", &expected.each_ref().map(String::as_str));
+
+    // What it told last is over; for how long it has been silent is worth knowing.
+    gateway.picker.writer().health(&EndpointId::new("a"), Health::Unready);
+    let page = gateway.page();
+    for load in ["waiting", "running", "kv_usage"] {
+        check(&page, &format!("tokenweir_endpoint_{load}"), &[]);
+    }
+    let age = endpoint("metrics_age_seconds", "a", "1.5");
+    check(&page, "tokenweir_endpoint_metrics_age_seconds", &[&age]);
 }
 
 #[test]

@@ -113,7 +113,7 @@ async fn a_dead_engines_polite_end_passes_and_is_recorded_as_what_it_is() {
     assert_eq!((reply.ended, data.len()), (Ended::Clean, 5), "three tokens, error, end: {reply:?}");
     assert!(data[3].contains("EngineCore encountered an issue"));
     assert_eq!(data[4], "[DONE]");
-    check_gone(&setting, Finish::EndpointGone, "-").await;
+    check_gone(&setting, Finish::EndpointGone, "UC").await;
     assert_eq!(other.handle().requests(), 0);
 }
 

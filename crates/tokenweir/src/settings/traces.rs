@@ -80,7 +80,7 @@ impl RawTraces {
     pub(super) fn shown(settings: &TraceSettings) -> impl Serialize + use<> {
         let Sampling { parent_based, ratio } = settings.sampling;
         serde_json::json!({
-            "endpoint": settings.endpoint,
+            "endpoint": settings.endpoint.as_deref().map(without_secrets),
             "service-name": settings.service_name,
             "sampler": if parent_based { "parentbased_traceidratio" } else { "traceidratio" },
             "sampler-ratio": ratio,
@@ -125,6 +125,14 @@ impl<F: Fn(&str) -> Option<String>> Environment<'_, F> {
         let problem = |error| format!("environment: {name}: {text:?}: {error}");
         parse(&text).map_err(|error| self.problems.push(problem(error))).ok()
     }
+}
+
+/// A collector's address without the parts that may hold a key.
+fn without_secrets(endpoint: &str) -> String {
+    let uri = endpoint.parse::<Uri>().unwrap_or_default();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("http://{host}{}", uri.path())
 }
 
 /// A collector's address, with `path` behind it.

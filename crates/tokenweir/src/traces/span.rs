@@ -85,19 +85,22 @@ fn wall(record: &RequestRecord, at: Instant) -> SystemTime {
 
 /// The gateway's own faults and the endpoints' are errors; a client's are not, to a server.
 fn status(record: &RequestRecord) -> Status {
-    let ended_badly = matches!(
-        record.finish,
-        Some(Finish::EndpointGone | Finish::IdleTimeout | Finish::RouteTimeout)
-    );
-    if record.response_code >= 500 || ended_badly {
-        Status::error(finish(record).unwrap_or_default())
+    let is_broken = record.finish.as_ref().is_some_and(Finish::is_broken);
+    if record.response_code >= 500 || is_broken {
+        Status::error(error_type(record).unwrap_or_default())
     } else {
         Status::Unset
     }
 }
 
-fn finish(record: &RequestRecord) -> Option<String> {
-    record.finish.as_ref().and_then(Finish::name).map(std::borrow::Cow::into_owned)
+/// Why it failed, in the gateway's words; an endpoint's own failure is known by its status code.
+fn error_type(record: &RequestRecord) -> Option<String> {
+    match &record.finish {
+        Some(Finish::Complete(_)) | None => {
+            (record.response_code >= 500).then(|| record.response_code.to_string())
+        }
+        Some(finish) => finish.name().map(std::borrow::Cow::into_owned),
+    }
 }
 
 fn attributes(record: &RequestRecord, operation: Option<&'static str>) -> Vec<KeyValue> {
@@ -127,9 +130,7 @@ fn attributes(record: &RequestRecord, operation: Option<&'static str>) -> Vec<Ke
             all.add("gen_ai.response.finish_reasons", Some(Value::Array(reasons.into())));
         }
     }
-    if !matches!(record.finish, Some(Finish::Complete(_))) {
-        all.add("error.type", finish(record));
-    }
+    all.add("error.type", error_type(record));
     all.add("tokenweir.ttft_seconds", record.ttft().map(|time| time.as_secs_f64()));
     all.add("tokenweir.tpot_seconds", record.tpot().map(|time| time.as_secs_f64()));
     all.add("tokenweir.route", record.route.as_deref().map(str::to_owned));

@@ -71,3 +71,10 @@ fn every_mistake_is_told_with_its_place() {
         assert!(problem.starts_with(beginning), "{problem}");
     }
 }
+
+#[test]
+fn what_is_shown_has_no_key() {
+    let settings = read("endpoint: http://user:sk-one@collector:4318/v1/traces?key=sk-two", &[]);
+    let shown = serde_json::to_value(RawTraces::shown(&settings.unwrap())).unwrap();
+    assert_eq!(shown["endpoint"], "http://collector:4318/v1/traces");
+}

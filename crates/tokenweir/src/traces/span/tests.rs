@@ -84,6 +84,15 @@ async fn what_ended_badly_is_an_error_and_says_why() {
     assert_eq!(span.status, Status::error("endpoint_gone"));
     assert_eq!(attribute(&span, "error.type").as_deref(), Some("endpoint_gone"));
 
+    let failed = RequestRecord {
+        response_code: 500,
+        finish: Some(Finish::Complete(None)),
+        ..record(SAMPLING)
+    };
+    let span = of(&failed).unwrap();
+    assert_eq!(span.status, Status::error("500"), "an endpoint's own failure");
+    assert_eq!(attribute(&span, "error.type").as_deref(), Some("500"));
+
     let mut refused = record(SAMPLING);
     refused.refuse(&picker::Refusal::HeadersTooLarge, 0);
     refused.attempts = 0;
