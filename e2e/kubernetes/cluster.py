@@ -203,7 +203,7 @@ class Cluster:
         folder = REPOSITORY / "deploy" / "crds"
         self.define([d for path in sorted(folder.glob("*_*.yaml")) for d in documents(path)])
         self.make_namespace(SYSTEM)
-        for item in kustomized(REPOSITORY / "deploy" / "kustomize" / "base"):
+        for item in kustomized(REPOSITORY / "deploy" / "kustomize" / "gateway"):
             if item["kind"] == "ServiceAccount" or item["apiVersion"].startswith("rbac."):
                 self.apply(item)
 

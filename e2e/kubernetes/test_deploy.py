@@ -114,7 +114,7 @@ def test_the_demo_has_the_tutorials_names():
 
 
 def test_every_command_line_in_deploy_is_one_the_binary_takes():
-    for folder in (DEPLOY / "kustomize" / "base", DEPLOY / "kustomize" / "demo"):
+    for folder in (DEPLOY / "kustomize" / "gateway", DEPLOY / "kustomize" / "demo"):
         for path in folder.glob("*.yaml"):
             for item in documents(path):
                 if item["kind"] != "Deployment":

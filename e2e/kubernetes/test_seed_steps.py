@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 from cluster import Cluster, apply_or_skip, documents
-from harness import eventually
+from harness import REPOSITORY, eventually
 from objects import ISTIO, LABELS, POOL, SEED, gateway, model, pods, pool, route, seed, serve
 
 MESH_CONFIG = {"apiVersion": "istio.alibabacloud.com/v1", "kind": "ASMMeshConfig"}
@@ -28,8 +28,8 @@ def assert_tutorial_answer(response: httpx.Response) -> None:
 
 
 def test_the_tutorial_works_step_by_step(cluster, start, addresses):
-    # The mesh has this object before the tutorial begins.
-    cluster.apply(MESH_CONFIG | DEFAULT | {"spec": {}})
+    # Installed with the gateway: kubectl apply -k deploy/kustomize/base.
+    cluster.apply_file(REPOSITORY / "deploy" / "kustomize" / "base" / "asmmeshconfig.yaml")
     gate = start(namespace=None)
 
     # Step 1: kubectl apply -f vllm-service.yaml; the Deployment's Pods become ready.

@@ -39,6 +39,8 @@ pub struct FoldOptions {
     pub kubernetes: bool,
     /// `namespace/name` of the Service through which clients reach the Gateways.
     pub publish_service: Option<String>,
+    /// Ports the process listens on for itself, and what for: no Gateway can have them.
+    pub own_ports: BTreeMap<u16, &'static str>,
 }
 
 impl Default for FoldOptions {
@@ -49,6 +51,7 @@ impl Default for FoldOptions {
             default_policy: Policy::default(),
             kubernetes: false,
             publish_service: None,
+            own_ports: BTreeMap::new(),
         }
     }
 }
@@ -84,7 +87,7 @@ pub fn fold<'o>(objects: impl IntoIterator<Item = &'o Object>, options: &'o Fold
     let mut pools = pools::find(&mut world, workloads);
     let mut routes = routes::fold(&mut world, &gateways, &mut pools);
     http_routes::fold(&mut world, &mut api_gateways, &mut pools, &mut routes);
-    let mut listeners = gateways.listeners();
+    let mut listeners = gateways.listeners(options);
     api_gateways.add_listeners(&mut listeners);
     api_gateways.judge(&mut world);
     pools.forget_unused(&routes.uses);
@@ -98,6 +101,14 @@ pub fn fold<'o>(objects: impl IntoIterator<Item = &'o Object>, options: &'o Fold
     desired.listeners.sort_by_key(|listener: &ListenerSpec| listener.port);
     desired.pools.sort_by(|a, b| a.key.cmp(&b.key));
     world.finish(desired, &uses)
+}
+
+impl FoldOptions {
+    /// Why no Gateway can have this port, if none can.
+    fn port_taken(&self, port: u16) -> Option<String> {
+        let purpose = self.own_ports.get(&port)?;
+        Some(format!("port {port} is the gateway's own, for {purpose}; use another"))
+    }
 }
 
 /// Orders objects from the oldest to the youngest, in the same way every time.

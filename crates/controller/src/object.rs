@@ -184,11 +184,12 @@ impl Object {
 
     /// `namespace/name`, the way Istio writes references.
     pub fn path(&self) -> String {
-        if self.namespace.is_empty() {
-            return self.name.to_string();
-        }
-        format!("{}/{}", self.namespace, self.name)
+        path(&self.namespace, &self.name)
     }
+}
+
+pub(crate) fn path(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
 }
 
 impl Object {

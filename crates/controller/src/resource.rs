@@ -159,6 +159,8 @@ pub(crate) struct HttpRule {
     /// Any of these.
     pub(crate) matches: Vec<HttpMatch>,
     pub(crate) backends: Vec<HttpBackend>,
+    /// It has filters, which nobody applies.
+    pub(crate) filtered: bool,
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -180,6 +182,10 @@ pub(crate) enum HttpPath {
 #[derive(Clone, Debug)]
 pub(crate) struct HttpBackend {
     pub(crate) target: HttpTarget,
+    /// The group it is of, in which alone it is looked for.
+    pub(crate) group: String,
+    /// It has filters, which nobody applies.
+    pub(crate) filtered: bool,
     pub(crate) weight: u32,
 }
 

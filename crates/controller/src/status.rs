@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use crate::object::{GATEWAY_API_GROUP, Kind, Object, ObjectKey, Spec};
+use crate::{
+    object::{self, GATEWAY_API_GROUP, Kind, Object, ObjectKey, Spec},
+    problem::{Problem, Severity},
+};
 
 /// Who we are in `status.parents[]` and `status.ancestors[]`.
 pub const CONTROLLER_NAME: &str = "tokenweir.dev/gateway-controller";
@@ -160,6 +163,34 @@ pub fn stamp(statuses: &mut [ObjectStatus], previous: &[ObjectStatus], now: &str
                 .find(|old| old.name == condition.name && old.status == condition.status);
             let since = same.and_then(|old| old.last_transition.clone());
             condition.last_transition = Some(since.unwrap_or_else(|| Arc::clone(&now)));
+        }
+    }
+}
+
+/// Adds to the message of each object that is accepted what of it is not obeyed, as was found while it
+/// was read.
+pub fn caution<'p>(statuses: &mut [ObjectStatus], problems: impl IntoIterator<Item = &'p Problem>) {
+    let mut cautions: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for problem in problems.into_iter().filter(|problem| problem.severity == Severity::Warning) {
+        if let Some(object) = &problem.object {
+            cautions.entry(object).or_default().push(problem.without_place());
+        }
+    }
+    if cautions.is_empty() {
+        return;
+    }
+    for status in statuses {
+        let path = object::path(&status.namespace, &status.name);
+        let Some(cautions) = cautions.get(format!("{} {path}", status.kind).as_str()) else {
+            continue;
+        };
+        for accepted in status.conditions.iter_mut().filter(|one| one.name == "Accepted") {
+            if accepted.status == ConditionStatus::True {
+                let said = std::mem::take(&mut accepted.message);
+                let said = Some(said).filter(|said| !said.is_empty()).into_iter();
+                let sentences: Vec<String> = said.chain(cautions.iter().cloned()).collect();
+                accepted.message = joined(&sentences);
+            }
         }
     }
 }

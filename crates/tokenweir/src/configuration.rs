@@ -7,7 +7,7 @@ use std::{
 
 use controller::{
     FoldOptions, Folded, Kubernetes, Manifests, Object, ObjectStatus, Problem, Severity, Watched,
-    fold, stamp,
+    caution, fold, stamp,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -70,6 +70,7 @@ impl Configuration {
         let mut folded = fold(watched.objects.iter().map(|object| &**object), &options);
         let now = now();
         let mut live = self.live.lock();
+        caution(&mut folded.statuses, &watched.problems);
         stamp(&mut folded.statuses, &live.statuses, &now);
         let problems: Vec<&Problem> = watched.problems.iter().chain(&folded.problems).collect();
         let told: BTreeSet<&String> = live.problems.iter().collect();
@@ -119,6 +120,7 @@ impl Configuration {
         log_problems(&folded.problems);
         let now = now();
         let mut live = self.live.lock();
+        caution(&mut folded.statuses, &manifests.problems);
         stamp(&mut folded.statuses, &live.statuses, &now);
         let problems = manifests.problems.iter().chain(&folded.problems);
         live.problems = problems.map(ToString::to_string).collect();
@@ -177,9 +179,15 @@ impl Live {
 }
 
 pub(crate) fn fold_options(settings: &Settings) -> FoldOptions {
+    let own = [
+        (settings.admin, "its admin page"),
+        (settings.health, "its health checks"),
+        (settings.stats, "its metrics"),
+    ];
     FoldOptions {
         labels: settings.labels.clone(),
         default_policy: settings.policy,
+        own_ports: own.map(|(address, purpose)| (address.port(), purpose)).into(),
         ..FoldOptions::default()
     }
 }

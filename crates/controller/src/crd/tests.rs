@@ -272,7 +272,7 @@ fn has_status(kind: Kind) -> bool {
 
 #[test]
 fn the_shipped_permissions_are_those_of_the_kinds_that_are_followed() {
-    let text = fs::read_to_string(repository().join("deploy/kustomize/base/rbac.yaml")).unwrap();
+    let text = fs::read_to_string(repository().join("deploy/kustomize/gateway/rbac.yaml")).unwrap();
     let roles = documents(&text);
     let role = roles.iter().find(|role| role["kind"] == "ClusterRole").unwrap();
     let mut wanted: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();

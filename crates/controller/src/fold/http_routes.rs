@@ -119,7 +119,13 @@ fn resolve<'o>(
             pool: find(world, verdict, backend, pools, grants),
             weight: backend.weight,
         });
-        let weighted = weighted.collect();
+        let mut weighted: Vec<WeightedPool> = weighted.collect();
+        if rule.filtered {
+            let message = "a rule has filters, which are not applied: its requests are refused";
+            verdict.unresolved("UnsupportedValue", BACKENDS, message.to_owned());
+            let pool = pools::outside(&verdict.object.namespace, "filters");
+            weighted = vec![WeightedPool { pool, weight: 1 }];
+        }
         rules.push(Resolved { rule, pools: weighted });
     }
     rules
@@ -149,6 +155,11 @@ fn find<'o>(
     grants: &Grants<'o>,
 ) -> PoolKey {
     let own = &verdict.object.namespace;
+    if backend.filtered {
+        let message = "a backend has filters, which are not applied: its requests are refused";
+        verdict.unresolved("UnsupportedValue", BACKENDS, message.to_owned());
+        return pools::outside(own, "filters");
+    }
     let target = match &backend.target {
         HttpTarget::Known(target) => target,
         HttpTarget::Unknown(kind) => {
@@ -179,6 +190,10 @@ fn find<'o>(
         verdict.unresolved(DISABLED, BACKENDS, message);
     } else if !pools.contains(&key) {
         verdict.unresolved("BackendNotFound", BACKENDS, format!("there is no {key}"));
+    } else if !pools.has(&key, &backend.group) {
+        let message = format!("{key} is served, but not the one of group {}", backend.group);
+        verdict.unresolved("BackendNotFound", BACKENDS, message);
+        return pools::outside(own, &path.to_string());
     }
     key
 }

@@ -118,6 +118,11 @@ impl<'o> Pools<'o> {
         self.specs.contains_key(key)
     }
 
+    /// Whether there is an InferencePool of that group.
+    pub(super) fn has(&self, key: &PoolKey, group: &str) -> bool {
+        self.inference.get(key).is_some_and(|object| object.group == group)
+    }
+
     pub(super) fn get_mut(&mut self, key: &PoolKey) -> Option<&mut PoolSpec> {
         self.specs.get_mut(key)
     }

@@ -129,7 +129,8 @@ fn rule(fields: &mut Fields<'_>, namespace: &Arc<str>) -> HttpRule {
     } else {
         matches.iter().filter_map(|item| item.fields(request_match)?).collect()
     };
-    fields.unserved(&["filters", "retry", "sessionPersistence"], "");
+    fields.unserved(&["retry", "sessionPersistence"], "");
+    let filtered = has_filters(fields);
     let backends = fields.get("backendRefs").map(|item| item.list()).unwrap_or_default();
     let backends = backends
         .iter()
@@ -142,7 +143,16 @@ fn rule(fields: &mut Fields<'_>, namespace: &Arc<str>) -> HttpRule {
         })?
     });
     let timeout = timeout.filter(|timeout: &Duration| !timeout.is_zero());
-    HttpRule { name, matches, backends, timeout }
+    HttpRule { name, matches, backends, filtered, timeout }
+}
+
+/// What is to be done to a request must not be left out: it is refused instead.
+fn has_filters(fields: &mut Fields<'_>) -> bool {
+    let Some(item) = fields.get("filters").filter(|item| !item.list().is_empty()) else {
+        return false;
+    };
+    item.warn("not applied: the requests are refused", "leave filters out");
+    true
 }
 
 /// Nothing comes back for conditions that cannot be looked at: what they would let through is not
@@ -204,7 +214,7 @@ fn backend(fields: &mut Fields<'_>, namespace: &Arc<str>) -> Option<HttpBackend>
     let name = name.and_then(|item| item.word());
     let own = fields.get("namespace").and_then(|item| item.word());
     let port = fields.get("port").and_then(|item| item.port());
-    fields.unserved(&["filters"], "");
+    let filtered = has_filters(fields);
     let path = Path::new(own.map_or_else(|| Arc::clone(namespace), Arc::from), name?);
     let target = match (group.as_str(), kind.as_str()) {
         // A pool knows its ports.
@@ -215,7 +225,7 @@ fn backend(fields: &mut Fields<'_>, namespace: &Arc<str>) -> Option<HttpBackend>
         ("", kind) => HttpTarget::Unknown(kind.to_owned()),
         (group, kind) => HttpTarget::Unknown(format!("{kind} of group {group}")),
     };
-    Some(HttpBackend { target, weight })
+    Some(HttpBackend { target, group, filtered, weight })
 }
 
 /// Grants to and from other kinds are somebody else's.
