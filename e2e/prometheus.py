@@ -32,9 +32,9 @@ def rules() -> list[dict]:
 class Prometheus:
     """Scrapes and evaluates every second, with the shipped rules; alerts wait two seconds instead of minutes."""
 
-    def __init__(self, folder: Path, gateway: Gateway, fleet: Fleet):
+    def __init__(self, folder: Path, gateways: list[Gateway], fleet: Fleet):
         self.config = folder / "prometheus.yml"
-        self.config.write_text(self._config(gateway, fleet))
+        self.config.write_text(self._config(gateways, fleet))
         text = (SHIPPED / "rules.yml").read_text()
         text, changed = re.subn(r"^        for: \w+$", "        for: 2s", text, flags=re.MULTILINE)
         assert changed > 5
@@ -53,11 +53,11 @@ class Prometheus:
         self.program.wait_until(lambda: answers_200(f"{self.url}/-/ready"), "is ready")
 
     @staticmethod
-    def _config(gateway: Gateway, fleet: Fleet) -> str:
+    def _config(gateways: list[Gateway], fleet: Fleet) -> str:
         config = yaml.safe_load((SHIPPED / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         addresses = {
-            "tokenweir": [gateway.stats.split("/")[2]],
+            "tokenweir": [gateway.stats.split("/")[2] for gateway in gateways],
             "vllm": [url.split("/")[2] for url in fleet.urls],
         }
         for job in config["scrape_configs"]:
@@ -93,12 +93,12 @@ class Panel:
     expression: str
 
 
-def panels(policy_a: str, policy_b: str) -> list[Panel]:
+def panels(policy_a: str = "", policy_b: str = "", pool: str = ".*", model: str = ".*") -> list[Panel]:
     values = {
         "__rate_interval": "30s",
         "__range": "1m",
-        "pool": ".*",
-        "model": ".*",
+        "pool": pool,
+        "model": model,
         "policy_a": policy_a,
         "policy_b": policy_b,
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser
-from harness import Demo, Fleet, Gateway, Program, answers_200, binary, eventually, free_ports, post, run
+from harness import BASE_MODEL, Demo, Fleet, Gateway, Program, answers_200, binary, eventually, free_ports, post, run
 from load import Load
 
 pytestmark = pytest.mark.simulated
@@ -67,6 +67,12 @@ def states(browser: Browser) -> dict[str, str]:
     return {row[0].split()[0]: row[2] for row in browser.rows(ENDPOINTS) if len(row) > 2}
 
 
+def strip(browser: Browser, title: str) -> str:
+    """What is said beside the bars of the endpoints."""
+    script = "return [...document.querySelectorAll('.strip')].map(strip => [...strip.querySelectorAll('span')].map(it => it.innerText))"
+    return next(said for name, said in browser.run(script) if name == title)
+
+
 def drawn(browser: Browser, title: str) -> str:
     """The first line of a chart."""
     script = """const chart = [...document.querySelectorAll('.chart')].find(one => one.innerText.startsWith(arguments[0]));
@@ -102,6 +108,10 @@ def test_the_dashboard_lives_under_the_demos_load(own, page):
     bars = "return document.querySelectorAll('#decision .stack span').length"
     eventually(lambda: browser.run(bars), "bars for its terms")
 
+    fits = """const table = document.querySelector('#series-table');
+        return table.scrollWidth - table.parentElement.clientWidth"""
+    assert browser.run(fits) <= 0, "the table of models is not wider than its box"
+
     # What configuration is live.
     eventually(lambda: len(browser.rows("#objects-table")) >= 8, "objects")
 
@@ -117,6 +127,13 @@ def test_the_dashboard_lives_under_the_demos_load(own, page):
     dark = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", dark)[:3])) < 64, dark
     keep(browser, "demo-dark")
+
+    wrapped = """const marks = [...document.querySelectorAll('.chart .y span')];
+        for (const mark of marks) mark.textContent = '12.5 ms';
+        return marks.filter(mark => mark.getClientRects().length !== 1
+          || mark.getBoundingClientRect().left < mark.closest('.chart').getBoundingClientRect().left
+          || mark.getBoundingClientRect().right > mark.closest('.frame').querySelector('.plot').getBoundingClientRect().left).length"""
+    assert browser.run(wrapped) == 0, "marks of scales are in one line, beside the drawing"
 
 
 def test_a_narrow_window_has_no_sideways_scroll_but_in_tables(own, page):
@@ -178,8 +195,12 @@ def test_totals_are_those_of_the_load_and_a_killed_endpoint_is_shown_so(own, pag
     eventually(lambda: len(states(browser)) == 3, "rows")
 
     victim = fleet.urls[0].removeprefix("http://")
-    fleet.programs[0].signal(signal.SIGKILL)
+    # Somebody else's requests take a part of its KV cache.
+    with Load(fleet.urls[0], concurrency=8, max_tokens=500):
+        eventually(lambda: not strip(browser, "KV use").endswith(" to 0 %"), "its KV cache is in use")
+        fleet.programs[0].signal(signal.SIGKILL)
     eventually(lambda: states(browser)[victim] == "✕ not ready", "the killed one is shown so")
+    eventually(lambda: strip(browser, "KV use") == "mean 0 %, 0 % to 0 %", "what it had is not in the mean")
     eventually(lambda: tile(browser, "Endpoints")[0] == "2 of 3", "the others are ready")
     eventually(lambda: "1 not ready" in browser.text("#endpoints-summary"), "it is counted")
     browser.click("#endpoints-trouble")
@@ -189,6 +210,73 @@ def test_totals_are_those_of_the_load_and_a_killed_endpoint_is_shown_so(own, pag
 
     Program(fleet.programs[0].out_path.parent, "sim-again", *fleet.programs[0].arguments)
     eventually(lambda: states(browser)[victim] == "● ready", "it is back")
+
+
+def test_an_endpoint_that_tells_no_load_is_in_trouble(own, page):
+    fleet = own(Fleet.simulated)
+    browser = page(own(Gateway.before, fleet))
+    eventually(lambda: list(states(browser).values()) == ["● ready"] * 3, "all are ready")
+    victim = sorted(fleet.urls)[-1]
+    Fleet([victim], []).fault("metrics-status:500")
+    victim = victim.removeprefix("http://")
+    eventually(lambda: states(browser)[victim] == "▲ stale metrics", "it is shown so")
+    assert next(iter(states(browser))) == victim, "before those that are well"
+    assert "1 stale metrics" in browser.text("#endpoints-summary")
+    browser.click("#endpoints-trouble")
+    assert list(states(browser)) == [victim], "it alone is in trouble"
+    browser.click("#endpoints-trouble")
+    Fleet([f"http://{victim}"], []).fault("none")
+    eventually(lambda: states(browser)[victim] == "● ready", "it tells again")
+
+
+def test_a_reader_keeps_the_place_while_decisions_come(own, page):
+    fleet = own(Fleet.simulated, replicas=40)
+    gateway = own(Gateway.before, fleet)
+    browser = page(gateway)
+    with Load(gateway.url, concurrency=4, max_tokens=20):
+        rows = eventually(lambda: browser.rows("#decision table"), "candidates")
+        eventually(lambda: len(browser.rows("#decision table")) == 32, "all that are told of")
+        place = """const list = document.querySelector('#decision .scroll');
+            list.focus(); list.scrollTop = 150; return document.querySelector('#decision dd').innerText"""
+        request = browser.run(place)
+        seen = {request}
+
+        def followed() -> bool:
+            first = browser.run("return document.querySelector('#decision tbody tr').innerText")
+            assert "← chosen" in first, f"the chosen one is the first of {rows}"
+            seen.add(browser.text("#decision dd"))
+            return len(seen) > 3
+
+        eventually(followed, "newer decisions are shown")
+        at = """const list = document.querySelector('#decision .scroll');
+            return [document.activeElement === list, list.scrollTop]"""
+        assert browser.run(at) == [True, 150], "focus and place are kept"
+    assert "count as equal and chance chooses among them" in browser.text("#decision")
+    keep(browser, "decision-of-40")
+
+
+def test_a_cost_has_one_colour_whichever_others_are_shown(own, page):
+    gateway = own(Gateway.before, own(Fleet.simulated))
+    browser = page(gateway)
+    # Of an idle fleet, other terms are zero than of a busy one.
+    body = {"model": BASE_MODEL, "prompt": "x", "max_tokens": 1}
+    assert post(f"{gateway.url}/v1/completions", json=body).status_code == 200
+    eventually(lambda: len(browser.rows("#decisions-table")) == 1, "a decision")
+    script = """return [...document.querySelectorAll('#decisions-table .pick')].map(pick => {
+        pick.click();
+        return [...document.querySelectorAll('#decision .terms-legend li')].map(li => [li.innerText, li.firstChild.className])
+      })"""
+
+    def various() -> list[list[list[str]]]:
+        legends = browser.run(script)
+        return legends if len({len(legend) for legend in legends}) > 1 else []
+
+    with Load(gateway.url, concurrency=4):
+        legends = eventually(various, "decisions with different terms")
+    colours = {pair[0]: set() for legend in legends for pair in legend}
+    for name, colour in (pair for legend in legends for pair in legend):
+        colours[name].add(colour)
+    assert all(len(of_one) == 1 for of_one in colours.values()), colours
 
 
 POOL = """apiVersion: inference.networking.x-k8s.io/v1alpha2
@@ -240,6 +328,18 @@ def test_a_gateway_that_goes_away_is_missed_and_found_again(own, page, tmp_path)
     eventually(lambda: "does not answer" in browser.text("#connection"), "the page says so")
     assert "What is shown is from" in browser.text("#connection")
     assert states(browser), "what was known stays"
+    # The time to the next attempt is told where it is not read out each second.
+    browser.run("""window.heard = 0;
+        const watch = { subtree: true, childList: true, characterData: true };
+        new MutationObserver(() => { window.heard += 1; }).observe(document.querySelector('[role=status]'), watch);""")
+    told = set()
+
+    def counted_down() -> bool:
+        told.add(browser.text("#retry"))
+        return len({text for text in told if "next attempt" in text}) > 2
+
+    eventually(counted_down, "the time to the next attempt")
+    assert browser.run("return window.heard") == 0, "the notice is said once"
     # What the browser itself says of a refused connection is as it should be.
     assert all("ERR_CONNECTION" in line or "ERR_INCOMPLETE" in line for line in browser.complaints())
     keep(browser, "gateway-gone")
@@ -298,7 +398,7 @@ def test_top_prints_the_table_for_pipes_and_once(own):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("endpoints 3:")
-    assert lines[1].startswith("ENDPOINT↓")
+    assert "STATE↓" in lines[1]
     assert [line.split()[0] for line in lines[2:5]] == sorted(url.removeprefix("http://") for url in fleet.urls)
 
     top = Program(gateway.program.out_path.parent, "top", "top", "--sort", "kv", "--admin", gateway.admin)
@@ -316,7 +416,7 @@ def test_top_prints_the_table_for_pipes_and_once(own):
 
 def test_top_takes_the_terminal_and_gives_it_back(own):
     """On a terminal of its own: keys are obeyed, and the screen is as it was."""
-    gateway = own(Gateway.before, own(Fleet.simulated))
+    gateway = own(Gateway.before, own(Fleet.simulated, replicas=30))
     process, terminal = pty.fork()
     if process == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -335,12 +435,18 @@ def test_top_takes_the_terminal_and_gives_it_back(own):
             seen += part
         return seen
 
-    eventually(lambda: "ENDPOINT↓".encode() in read(), "the table")
+    eventually(lambda: "STATE↓".encode() in read(), "the table")
     assert b"\x1b[?1049h" in seen, "on a screen of its own"
     os.write(terminal, b"s")
-    eventually(lambda: "POOL↓".encode() in read(), "sorted by the next column")
+    eventually(lambda: "IN FLIGHT↓".encode() in read(), "sorted by the next column")
     os.write(terminal, b"r")
-    eventually(lambda: "POOL↑".encode() in read(), "the other way round")
+    eventually(lambda: "IN FLIGHT↑".encode() in read(), "the other way round")
+    # Of 30 rows 21 fit between the heads and the foot.
+    assert b"\r\n9 more" in read()
+    os.write(terminal, b"\x1b[6~")
+    eventually(lambda: "9 above, 0 more".encode() in read(), "the last page")
+    os.write(terminal, b"\x1b[A")
+    eventually(lambda: "8 above, 1 more".encode() in read(), "a row up")
     os.write(terminal, b"q")
     ended = []
 

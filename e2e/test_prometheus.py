@@ -17,17 +17,22 @@ from prometheus import DASHBOARD, SHIPPED, Prometheus, panels, promtool, rules
 pytestmark = pytest.mark.simulated
 
 @pytest.fixture
-def observed(own, tmp_path) -> tuple[Fleet, Gateway, Prometheus]:
+def observed(own, tmp_path) -> tuple[Fleet, Gateway, Gateway, Prometheus]:
+    """Two gateways before the same endpoints."""
     fleet = own(Fleet.simulated, speedup=10, apart=True)
-    port = free_ports(1)[0]
-    objects = tmp_path / "objects.yaml"
-    round_robin = {"loadBalancing": {"policy": "round-robin"}}
-    objects.write_text(pools(port, fleet.ports, a={}, b=round_robin))
     # Nobody takes the spans.
     settings = tmp_path / "settings.yaml"
     settings.write_text(f"traces: {{endpoint: 'http://127.0.0.1:{free_ports(1)[0]}/v1/traces'}}\n")
-    gateway = own(Gateway, "-f", objects, "--config", settings, port=port)
-    return fleet, gateway, own(Prometheus, gateway, fleet)
+
+    def gateway() -> Gateway:
+        port = free_ports(1)[0]
+        objects = tmp_path / f"objects-{port}.yaml"
+        round_robin = {"loadBalancing": {"policy": "round-robin"}}
+        objects.write_text(pools(port, fleet.ports, a={}, b=round_robin))
+        return own(Gateway, "-f", objects, "--config", settings, port=port)
+
+    gateways = [gateway(), gateway()]
+    return fleet, *gateways, own(Prometheus, gateways, fleet)
 
 
 def leave(gateway: Gateway) -> None:
@@ -42,17 +47,19 @@ def leave(gateway: Gateway) -> None:
 
 
 def test_every_query_gives_data_and_what_goes_wrong_fires(observed):
-    fleet, gateway, prom = observed
+    fleet, gateway, second, prom = observed
     with (
         Load(gateway.url, host="a.test", concurrency=3, streams="both") as load,
-        Load(gateway.url, host="b.test", concurrency=2, streams="both") as other,
+        Load(second.url, host="b.test", concurrency=2, streams="both") as other,
     ):
         eventually(lambda: len(load.answers) > 20 and len(other.answers) > 10, "a warm gateway")
         # Nothing that has waited two seconds fires, but for the spans nobody takes.
         eventually(lambda: prom.firing() == {"TokenweirSpansDropped"}, "spans are missed")
         leave(gateway)
-        Fleet(fleet.urls[:1], []).fault("status:503")
+        # Streams are cut inside, other answers before their first byte.
+        Fleet(fleet.urls[:1], []).fault("reset:3")
         eventually(lambda: prom.numbers("tokenweir_retries_total"), "somebody moved on")
+        eventually(lambda: prom.numbers("tokenweir_broken_answers_total"), "an answer broke off")
         fleet.programs[0].process.kill()
         missed = {fleet.urls[0].split("/")[2]}
 
@@ -91,6 +98,58 @@ def test_every_query_gives_data_and_what_goes_wrong_fires(observed):
         eventually(lambda: expected <= prom.firing(), "an empty pool refuses")
     gateway.program.process.kill()
     eventually(lambda: "TokenweirGatewayDown" in prom.firing(), "the gateway is missed")
+
+
+def of_every_kind(port: int, endpoint: int) -> str:
+    """An InferencePool, another in a namespace and with a dot in its name, and a Service there."""
+    objects = list(yaml.safe_load_all(pools(port, [endpoint], plain={})))
+    away = list(yaml.safe_load_all(pools(port, [endpoint], **{"llama-3.1": {}})))
+    away = [it for it in away if it["kind"] != "Gateway"]
+    (route,) = [it for it in away if it["kind"] == "LLMRoute"]
+    service = {"selector": {"app": "vllm"}, "ports": [{"port": 80, "targetPort": endpoint}]}
+    away.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "svc"}, "spec": service})
+    to_service = [{"backendRefs": [{"backendRef": {"kind": "Service", "name": "svc", "port": 80}}]}]
+    spec = route["spec"] | {"host": "svc.test", "rules": to_service}
+    away.append(route | {"metadata": {"name": "svc"}, "spec": spec})
+    for it in away:
+        it["metadata"]["namespace"] = "ai"
+        if it["kind"] == "LLMRoute":
+            it["spec"]["gateways"] = ["default/gateway"]
+    return yaml.safe_dump_all(objects + away)
+
+
+def test_panels_by_destination_follow_the_pool_that_is_chosen(own, tmp_path):
+    fleet = own(Fleet.simulated, replicas=1)
+    port = free_ports(1)[0]
+    objects = tmp_path / "objects.yaml"
+    objects.write_text(of_every_kind(port, fleet.ports[0]))
+    gateway = own(Gateway, "-f", objects, port=port)
+    prom = own(Prometheus, [gateway], fleet)
+    asked = {"plain": "sql-lora", "ai/llama-3.1": "sql-lora-1", "ai/svc:80": "sql-lora-2"}
+
+    def ask(host: str, model: str) -> int:
+        body = {"model": model, "prompt": "x", "max_tokens": 2}
+        headers = {"host": host}
+        return post(f"{gateway.url}/v1/completions", json=body, headers=headers).status_code
+
+    for pool, model in asked.items():
+        name = pool.split("/")[-1].split(":")[0]
+        eventually(lambda name=name, model=model: ask(f"{name}.test", model) == 200, f"{pool} answers")
+    assert ask("nobody.test", "sql-lora") == 404
+    wanted = {"Responses A", "Token throughput A", "Token throughput B", "Tokens by model A"}
+
+    def shown(pool: str, model: str) -> set[str]:
+        chosen = [panel for panel in panels(pool=pool, model=model) if panel.name in wanted]
+        return {panel.name for panel in chosen if prom.numbers(panel.expression)}
+
+    for pool, model in asked.items():
+        eventually(lambda model=model: shown(".*", model) == wanted, f"{model} in all pools")
+        eventually(lambda pool=pool, model=model: shown(pool, model) == wanted, f"{model} in {pool}")
+        for other in asked.values():
+            assert other == model or shown(pool, other) == set(), f"{other} is not in {pool}"
+    (responses,) = [panel for panel in panels(pool="plain") if panel.name == "Responses A"]
+    codes = {series["metric"]["response_code"] for series in prom.query(responses.expression)}
+    assert codes >= {"200", "404"}, "what reached no pool is shown with every one"
 
 
 def check_rule(prom: Prometheus, rule: dict) -> None:
