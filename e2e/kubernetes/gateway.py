@@ -153,17 +153,21 @@ class Gateway:
         self.program.signal(signal.SIGKILL)
         self.program.wait()
 
-    def errors(self) -> list[dict]:
-        """Warnings and errors of the log."""
+    def log(self) -> list[dict]:
+        """What it said so far; requests are told of elsewhere."""
         found = []
         for line in self.program.output.splitlines():
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict) and record.get("level") in ("WARN", "ERROR"):
+            if isinstance(record, dict) and "message" in record:
                 found.append(record)
         return found
+
+    def errors(self) -> list[dict]:
+        """Warnings and errors of the log."""
+        return [record for record in self.log() if record.get("level") in ("WARN", "ERROR")]
 
     def stop(self) -> None:
         self.program.stop()

@@ -160,6 +160,41 @@ def test_one_kind_is_forbidden_and_the_others_go_on(cluster, start, addresses):
     cluster.wait_until_ready(cluster.apply(model()))
 
 
+def told(gate) -> list[tuple[str, str]]:
+    """What the log says of the API server and of watches, and of which kind."""
+    words = ("heard", "watched")
+    about = [record for record in gate.log() if any(word in record["message"] for word in words)]
+    return [(record["message"], record.get("resource", "")) for record in about]
+
+
+@pytest.mark.parametrize("code", [500, 429])
+def test_faults_of_one_kind_are_told_once_and_of_that_kind(cluster, served, code):
+    before = told(served)
+    refusals = [cluster.double.refuse(code, verb, "inferencemodels") for verb in ("list", "watch")]
+    cluster.double.compact()
+    cluster.double.cut()
+    # Meanwhile the other kinds are heard, and which kinds there are is asked for again.
+    eventually(lambda: sum(refusal.met for refusal in refusals) >= 4, "several tries")
+    trouble = ("cannot be watched; what is known stays", f"inferencemodels.{X}")
+    assert told(served)[len(before) :] == [trouble]
+    cluster.double.refusals.clear()
+    cluster.wait_until_ready(cluster.apply(model()))
+    again = [trouble, ("is watched again", f"inferencemodels.{X}")]
+    eventually(lambda: told(served)[len(before) :] == again, "a word about it")
+
+
+@pytest.mark.parametrize("code", [500, 429])
+def test_faults_of_all_kinds_are_told_once_each(cluster, served, code):
+    refusal = cluster.double.refuse(code)
+    cluster.double.cut()
+    watches = len({e.plural for e in cluster.double.audit if e.verb == "watch"})
+    eventually(lambda: refusal.met >= 6 * watches, "several tries of each kind")
+    found = [(record["message"], record.get("resource", "")) for record in served.errors()]
+    assert len(found) == len(set(found)), found
+    cluster.double.refusals.clear()
+    cluster.wait_until_ready(cluster.apply(model()))
+
+
 def test_a_kind_that_is_forbidden_later_keeps_what_was_heard(cluster, served, addresses):
     role = cluster.get("rbac.authorization.k8s.io/v1", "ClusterRole", "tokenweir")
     rules = [rule for rule in role["rules"] if X not in rule["apiGroups"]]

@@ -275,6 +275,62 @@ def test_a_backend_elsewhere_is_refused_without_a_grant_from_there(
     gate.wait_for(503)
 
 
+def entries_of(cluster, item: dict) -> list[dict]:
+    status = cluster.get(GATEWAY_API, "HTTPRoute", item["metadata"]["name"]).get("status") or {}
+    return status.get("parents") or []
+
+
+def test_a_route_loses_its_entries_with_its_gateways(cluster, gate, pools):
+    """When a Gateway is deleted, and when the route moves to another controller's."""
+    other = api_gateway("other", 8085)
+    other["spec"]["gatewayClassName"] = "other"
+    cluster.apply(other)
+    stays = route_to(cluster, "stays", pool_backend("primary"))
+    moves = route_to(cluster, "moves", pool_backend("primary"), gateway="conformance-secondary")
+    theirs = {
+        "parentRef": {"name": "other"},
+        "controllerName": "example.com/other",
+        "conditions": [],
+    }
+    for item, gateway in ((stays, "conformance-primary"), (moves, "conformance-secondary")):
+        wait_for_route(cluster, item, gateway, Accepted="True")
+        both = [*entries_of(cluster, item), theirs]
+        cluster.patch(item, {"status": {"parents": both}}, "status")
+    cluster.delete(api_gateway("conformance-primary", 8080))
+    eventually(lambda: entries_of(cluster, stays) == [theirs], "theirs alone is left")
+    cluster.patch(moves, {"spec": {"parentRefs": [{"name": "other"}]}})
+    eventually(lambda: entries_of(cluster, moves) == [theirs], "theirs alone is left")
+
+
+def test_a_route_that_cannot_be_read_says_so_in_its_entry(cluster, gate, pools):
+    item = route_to(cluster, "route", pool_backend("primary"))
+    wait_for_route(cluster, item, "conformance-primary", Accepted="True", ResolvedRefs="True")
+    lookahead = [{"path": {"type": "RegularExpression", "value": "/(?=x)"}}]
+    rules = [item["spec"]["rules"][0] | {"matches": lookahead}]
+    changed = cluster.patch(item, {"spec": {"rules": rules}})
+    refused = {"Accepted": "False/UnsupportedValue", "ResolvedRefs": "Unknown/UnsupportedValue"}
+    wait_for_route(cluster, item, "conformance-primary", **refused)
+    (entry,) = entries_of(cluster, item)
+    generations = {condition["observedGeneration"] for condition in entry["conditions"]}
+    assert generations == {changed["metadata"]["generation"]}
+    cluster.patch(item, {"spec": {"rules": item["spec"]["rules"]}})
+    wait_for_route(cluster, item, "conformance-primary", Accepted="True", ResolvedRefs="True")
+
+
+def test_a_route_has_an_entry_for_each_of_twenty_gateways(cluster, gate, pools):
+    names = [f"gateway-{number}" for number in range(20)]
+    for number, name in enumerate(names):
+        cluster.apply(api_gateway(name, 8100 + number))
+    item = http_route("route", names, [path_rule("/", pool_backend("primary"))])
+    item = cluster.apply(item)
+
+    def named() -> list[str]:
+        return [entry["parentRef"]["name"] for entry in entries_of(cluster, item)]
+
+    eventually(lambda: named() == names, "an entry for each")
+    eventually(lambda: parents(cluster, "primary").keys() == set(names), "the pool's, too")
+
+
 def test_a_gateway_has_the_addresses_of_the_service_clients_come_through(cluster, gateways, start):
     start("--publish-service", f"{cluster.namespace}/front")
 

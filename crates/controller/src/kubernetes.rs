@@ -5,7 +5,8 @@
 //! process has the lease. Nothing here ever takes away what was heard last.
 //!
 //! - `discovery`: which kinds are served; `follower`: list and watch of one; `entry`: JSON to objects
-//! - `store`: everything heard so far, and what is wrong
+//! - `store`: everything heard so far; `troubles`: what is wrong, told once
+//! - `claims`: which Gateways are served here, and what of others' statuses that makes ours
 //! - `patch`: conditions into a status that others write to as well; `writer`, `lease`: writing it
 //! - `backoff`: waits between tries
 
@@ -21,19 +22,23 @@ use tower::util::MapResponseLayer;
 
 use crate::status::ObjectStatus;
 use backoff::{Backoff, RetryAfter};
+use claims::Gateways;
 use entry::Source;
 use follower::{Follower, told};
 use lease::Lease;
 use store::{SourceKey, Store};
+use troubles::Reason;
 use writer::Writer;
 
 mod backoff;
+mod claims;
 mod discovery;
 mod entry;
 mod follower;
 mod lease;
 mod patch;
 mod store;
+mod troubles;
 mod writer;
 
 pub use store::Watched;
@@ -145,6 +150,7 @@ impl Kubernetes {
             retry_after: retry_after.clone(),
             wanted: statuses,
             held: lease.held(),
+            namespace: self.options.namespace.clone(),
         };
         tokio::join!(
             self.follow_sources(client, retry_after, tasks),
@@ -190,8 +196,10 @@ impl Kubernetes {
             self.store.changed().await;
             sleep(SETTLE).await;
             let Some(mut watched) = self.store.watched() else { continue };
-            let mut statuses = std::mem::take(&mut watched.unreadable);
-            statuses.extend(apply(watched));
+            let unreadable = std::mem::take(&mut watched.unreadable);
+            let mut statuses = apply(watched);
+            let gateways = Gateways::served(&statuses);
+            statuses.extend(unreadable.into_iter().map(|object| object.status(&gateways)));
             wanted.send_replace(Arc::new(statuses));
             self.store.folded();
             sleep(PAUSE).await;
@@ -217,6 +225,7 @@ impl Kubernetes {
                 Ok(found) => {
                     backoff.reset();
                     self.store.server_well();
+                    self.store.discovery_well();
                     let sources = with_lost(found, &following, &mut missing);
                     self.store.discovered(&sources);
                     let changed = start(&follower, &sources, &mut following, &ended, &tasks);
@@ -224,7 +233,14 @@ impl Kubernetes {
                     poll
                 }
                 Err(error) => {
-                    self.store.server_trouble(&told(&error));
+                    match &error {
+                        kube::Error::Api(status) => {
+                            self.store.server_well();
+                            let reason = Reason::Answer(status.code);
+                            self.store.discovery_trouble(reason, &told(&error));
+                        }
+                        error => self.store.server_trouble(&told(error)),
+                    }
                     backoff.wait()
                 }
             };

@@ -47,6 +47,7 @@ pub(super) fn fold<'o>(
             let message = "none of its parents is a Gateway that is served here".to_owned();
             verdict.refuse("NoMatchingParent", "spec.parentRefs", message);
             verdict.leave_to_others();
+            verdict.put_into(StatusShape::RouteParents(Vec::new()));
             world.verdicts.push(verdict);
             continue;
         }

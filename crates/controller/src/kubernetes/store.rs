@@ -6,11 +6,13 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
-use super::entry::{Entries, Entry, Read, Source};
+use super::{
+    entry::{Entries, Entry, Read, Source, Unreadable},
+    troubles::{Reason, Troubles, Unwritten},
+};
 use crate::{
     object::{Kind, Object, Path},
     problem::Problem,
-    status::ObjectStatus,
 };
 
 /// How many objects of one kind are kept; the memory of 100,000 Pods is about 100 MB.
@@ -36,7 +38,10 @@ struct Inner {
     sources: BTreeMap<SourceKey, Known>,
     /// Why the API server cannot be heard at all.
     server_trouble: Option<String>,
-    lease_trouble: Option<String>,
+    /// Which kinds are served.
+    discovery: Troubles,
+    lease: Troubles,
+    unwritten: Unwritten,
 }
 
 /// How far the start has come.
@@ -60,7 +65,7 @@ struct Known {
     /// The first list is here, or was refused.
     answered: bool,
     entries: Entries,
-    trouble: Option<String>,
+    troubles: Troubles,
 }
 
 /// What the objects are at one moment.
@@ -69,8 +74,8 @@ pub struct Watched {
     pub objects: Vec<Arc<Object>>,
     /// Found while the objects were read.
     pub problems: Vec<Problem>,
-    /// Of objects that cannot be used.
-    pub unreadable: Vec<ObjectStatus>,
+    /// Objects that cannot be used.
+    pub(super) unreadable: Vec<Unreadable>,
 }
 
 /// An object's status as it stands in the API server.
@@ -112,7 +117,7 @@ impl Store {
                 source: *source,
                 answered: false,
                 entries: Entries::new(),
-                trouble: None,
+                troubles: Troubles::default(),
             });
             known.source = *source;
         }
@@ -160,7 +165,7 @@ impl Store {
             None if full => {
                 drop(inner);
                 let message = format!("more than {OBJECTS_MAX} objects; the rest is left out");
-                self.source_trouble(source, &message);
+                self.source_trouble(source, Reason::TooMany, &message);
                 return;
             }
             None => {
@@ -205,7 +210,7 @@ impl Store {
             watched.problems.extend(entry.problems.iter().cloned());
             match &entry.read {
                 Read::Object(object) => watched.objects.push(Arc::clone(object)),
-                Read::Unreadable(status) => watched.unreadable.push((**status).clone()),
+                Read::Unreadable(object) => watched.unreadable.push((**object).clone()),
                 Read::Ignored => {}
             }
         }
@@ -234,11 +239,14 @@ impl Store {
     /// What is not heard yet, and why. `None` once everything has been heard.
     pub(super) fn waiting_for(&self) -> Option<String> {
         let inner = self.inner.lock();
-        let why = |trouble: Option<&String>| {
+        // Any answer ends it: it is the newest there is to say.
+        let server = inner.server_trouble.as_deref();
+        let why = |troubles: &Troubles| {
+            let trouble = server.or(troubles.last());
             trouble.map_or_else(String::new, |trouble| format!(": {trouble}"))
         };
         if inner.stage == Stage::Undiscovered {
-            let why = why(inner.server_trouble.as_ref());
+            let why = why(&inner.discovery);
             return Some(format!("waiting for the Kubernetes API server{why}"));
         }
         if inner.stage == Stage::Folded {
@@ -247,9 +255,8 @@ impl Store {
         let Some(waiting) = inner.sources.values().find(|known| !known.answered) else {
             return Some("the objects are being read".to_owned());
         };
-        let trouble = waiting.trouble.as_ref().or(inner.server_trouble.as_ref());
-        let name = waiting.source.name();
-        Some(format!("waiting for the Kubernetes API server's list of {name}{}", why(trouble)))
+        let (name, why) = (waiting.source.name(), why(&waiting.troubles));
+        Some(format!("waiting for the Kubernetes API server's list of {name}{why}"))
     }
 
     /// The objects were folded and what they come to is in force.
@@ -284,21 +291,37 @@ impl Store {
         }
     }
 
+    /// The API server does not say which kinds it serves; told once for each reason.
+    pub(super) fn discovery_trouble(&self, reason: Reason, message: &str) {
+        if self.inner.lock().discovery.add(reason, message) {
+            tracing::warn!(
+                error = message,
+                "the Kubernetes API server does not say which kinds it serves; those that are \
+                 known stay"
+            );
+        }
+    }
+
+    pub(super) fn discovery_well(&self) {
+        if self.inner.lock().discovery.clear() {
+            tracing::info!("the Kubernetes API server says again which kinds it serves");
+        }
+    }
+
     /// A kind cannot be watched; told once for each reason.
-    pub(super) fn source_trouble(&self, source: Source, message: &str) {
+    pub(super) fn source_trouble(&self, source: Source, reason: Reason, message: &str) {
         let mut inner = self.inner.lock();
         let Some(known) = inner.sources.get_mut(&(source.kind, source.group)) else { return };
-        if known.trouble.as_deref() != Some(message) {
+        if known.troubles.add(reason, message) {
             let resource = source.name();
             tracing::warn!(resource, error = message, "cannot be watched; what is known stays");
-            known.trouble = Some(message.to_owned());
         }
     }
 
     pub(super) fn source_well(&self, source: Source) {
         let mut inner = self.inner.lock();
         let known = inner.sources.get_mut(&(source.kind, source.group));
-        if known.is_some_and(|known| known.trouble.take().is_some()) {
+        if known.is_some_and(|known| known.troubles.clear()) {
             tracing::info!(resource = source.name(), "is watched again");
         }
     }
@@ -314,18 +337,49 @@ impl Store {
         }
     }
 
-    /// Statuses cannot be written, or the lease cannot be had; told once for each reason.
-    pub(super) fn writing_trouble(&self, message: &str) {
-        let mut inner = self.inner.lock();
-        if inner.lease_trouble.as_deref() != Some(message) {
-            tracing::warn!(error = message, "statuses cannot be written");
-            inner.lease_trouble = Some(message.to_owned());
+    /// The lease cannot be asked for; told once for each reason.
+    pub(super) fn lease_trouble(&self, lease: &str, reason: Reason, message: &str) {
+        if self.inner.lock().lease.add(reason, message) {
+            tracing::warn!(
+                lease,
+                error = message,
+                "the lease cannot be had; without it no statuses are written"
+            );
         }
     }
 
-    pub(super) fn writing_well(&self) {
-        if self.inner.lock().lease_trouble.take().is_some() {
-            tracing::info!("statuses can be written again");
+    /// It is known who has the lease.
+    pub(super) fn lease_well(&self, lease: &str) {
+        if self.inner.lock().lease.clear() {
+            tracing::info!(lease, "the lease can be had again");
         }
+    }
+
+    /// An object's status cannot be written; told once for each kind and reason.
+    pub(super) fn status_trouble(&self, source: Source, path: &Path, reason: Reason, why: &str) {
+        let key = (source.kind, source.group);
+        if self.inner.lock().unwritten.add(key, path.clone(), reason, why) {
+            let (resource, object) = (source.name(), path.to_string());
+            tracing::warn!(resource, object, error = why, "statuses cannot be written");
+        }
+    }
+
+    /// An object's status was written.
+    pub(super) fn status_written(&self, key: SourceKey, path: &Path) {
+        let over = self.inner.lock().unwritten.written(key, path);
+        tell_statuses_well(key, over);
+    }
+
+    /// Nothing has to be written to that object any more.
+    pub(super) fn status_settled(&self, key: SourceKey, path: &Path) {
+        let over = self.inner.lock().unwritten.forget(key, path);
+        tell_statuses_well(key, over);
+    }
+}
+
+fn tell_statuses_well((kind, group): SourceKey, over: bool) {
+    if over {
+        let source = Source { kind, group, version: "" };
+        tracing::info!(resource = source.name(), "statuses can be written again");
     }
 }
