@@ -3,8 +3,8 @@
     cargo xtask test --only build --only kubernetes -- --scale
 
 Processor time and memory are read from the gateway's process. Times are also those of whatever
-else runs on this machine: one server stands for all Pods, and gives way to the gateway, since in
-a cluster it would be elsewhere.
+else runs on this machine: one server stands for all Pods but the one whose changes are followed, and
+gives way to the gateway, since in a cluster it would be elsewhere.
 """
 
 from __future__ import annotations
@@ -131,14 +131,19 @@ def test_a_cluster_of_five_thousand_pods_is_held(
         with capsys.disabled():
             print(f"{what:<60} {figure}", flush=True)
 
-    port = free_ports(1)[0]
+    port, events_port = free_ports(2)
     servers = Program(tmp_path, "sim", "sim", "--listen", f"0.0.0.0:{port}", "--speedup", "100")
     servers.wait_until(lambda: answers_200(f"http://127.0.0.1:{port}/health"), "is healthy")
     Process(servers).give_way()
     make_cluster(cluster, network.prefix, port)
-    cluster.apply(pool("events", labels={"app": "events"}, targetPortNumber=port))
+    # The one whose changes are followed is on a server of its own: the other answers late.
+    address = f"{network.prefix}.250.1"
+    listen = f"{address}:{events_port}"
+    prompt = Program(tmp_path, "prompt", "sim", "--listen", listen, "--speedup", "1000")
+    prompt.wait_until(lambda: answers_200(f"http://{listen}/health"), "is healthy")
+    cluster.apply(pool("events", labels={"app": "events"}, targetPortNumber=events_port))
     cluster.apply(route("events", "events", host="events.example.com"))
-    pod = cluster.pod("events-0", f"{network.prefix}.250.1", {"app": "events"})
+    pod = cluster.pod("events-0", address, {"app": "events"})
     say("Pods, pools", f"{PODS}, {POOLS}")
 
     began = time.monotonic()

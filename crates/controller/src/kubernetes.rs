@@ -16,7 +16,7 @@ use kube::{Client, Config, client::ClientBuilder};
 use picker::Tasks;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tower::util::MapResponseLayer;
 
@@ -45,8 +45,9 @@ pub use store::Watched;
 
 /// Changes come seldom alone: this long others are waited for.
 const SETTLE: Duration = Duration::from_millis(5);
-/// And this long nothing is folded after a fold, so that a storm of changes leaves time for others.
-const PAUSE: Duration = Duration::from_millis(40);
+/// After a fold nothing is folded for as long as it took, so that a storm of changes leaves half of the
+/// time for others; and for this long at least.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// How soon it is looked again for kinds that are not served yet.
 const POLL_MIN: Duration = Duration::from_secs(2);
@@ -195,14 +196,22 @@ impl Kubernetes {
         loop {
             self.store.changed().await;
             sleep(SETTLE).await;
+            let began = Instant::now();
             let Some(mut watched) = self.store.watched() else { continue };
             let unreadable = std::mem::take(&mut watched.unreadable);
             let mut statuses = apply(watched);
             let gateways = Gateways::served(&statuses);
             statuses.extend(unreadable.into_iter().map(|object| object.status(&gateways)));
-            wanted.send_replace(Arc::new(statuses));
+            // Pods come and go, and nothing is said of them.
+            wanted.send_if_modified(|before| {
+                let news = **before != statuses;
+                if news {
+                    *before = Arc::new(statuses);
+                }
+                news
+            });
             self.store.folded();
-            sleep(PAUSE).await;
+            sleep(began.elapsed().max(PAUSE_MIN)).await;
         }
     }
 
