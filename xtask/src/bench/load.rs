@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 
 use super::example;
 use crate::Places;
-use parts::{Asking, Running, free_port, open_files_max, pinned, until_ready};
+use parts::{Asking, Running, free_ports, open_files_max, pinned, until_ready};
 
 /// The processor of the process under test, and that of everything else.
 const TESTED: &str = "0";
@@ -160,7 +160,7 @@ struct Tested {
 
 impl Rig {
     fn start(places: &Places, endpoints: usize, pause_ms: u32) -> anyhow::Result<Self> {
-        let ports: Vec<u16> = (0..endpoints).map(|_| free_port()).collect::<Result<_, _>>()?;
+        let ports = free_ports(endpoints)?;
         let mut mock = pinned(OTHERS, &example(places, "rig"));
         mock.arg("mock").arg(format!("--pause-ms={pause_ms}"));
         mock.args(ports.iter().map(u16::to_string));
@@ -172,7 +172,7 @@ impl Rig {
     }
 
     fn relay(&self, places: &Places) -> anyhow::Result<Tested> {
-        let port = free_port()?;
+        let port = free_ports(1)?[0];
         let mut relay = pinned(TESTED, &example(places, "rig"));
         relay.arg("relay").arg(port.to_string()).args(self.ports.iter().map(u16::to_string));
         let process = Running::start(&mut relay)?;
@@ -181,8 +181,8 @@ impl Rig {
     }
 
     fn gateway(&self, places: &Places) -> anyhow::Result<Tested> {
-        let [port, health, stats, admin] = [(); 4].map(|()| free_port());
-        let (port, health, stats, admin) = (port?, health?, stats?, admin?);
+        let ports = free_ports(4)?;
+        let (port, health, stats, admin) = (ports[0], ports[1], ports[2], ports[3]);
         let mut gateway = pinned(TESTED, &places.binary());
         gateway.args(["serve", "--bind=127.0.0.1", &format!("--port={port}")]);
         for (flag, port) in [("health", health), ("stats", stats), ("admin", admin)] {

@@ -1,6 +1,6 @@
 //! Processes of a measurement, and where they listen.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -58,9 +58,15 @@ pub(super) fn open_files_max() -> anyhow::Result<usize> {
     Ok(limit.trim().parse().unwrap_or(usize::MAX))
 }
 
-/// A port that nobody listens on at the moment.
-pub(super) fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+/// So many ports that nobody listens on at the moment.
+pub(super) fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    // Held together: none is found twice.
+    let held = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)));
+    let held = held.collect::<Result<Vec<_>, _>>()?;
+    Ok(held
+        .iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect::<Result<_, io::Error>>()?)
 }
 
 /// Waits until this path is answered with 200: so many milliseconds.
@@ -117,14 +123,14 @@ impl Drop for Asking {
     }
 }
 
-fn ask(port: u16, path: &str) -> std::io::Result<TcpStream> {
+fn ask(port: u16, path: &str) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: rig\r\nconnection: close\r\n\r\n")?;
     Ok(stream)
 }
 
-fn asked(port: u16, path: &str) -> std::io::Result<String> {
+fn asked(port: u16, path: &str) -> io::Result<String> {
     let mut stream = ask(port, path)?;
     let mut answer = [0; 64];
     let length = stream.read(&mut answer)?;
