@@ -5,7 +5,7 @@
 //! process has the lease. Nothing here ever takes away what was heard last.
 //!
 //! - `discovery`: which kinds are served; `follower`: list and watch of one; `entry`: JSON to objects
-//! - `store`: everything heard so far; `troubles`: what is wrong, told once
+//! - `store`: everything heard so far; `selectors`: which Pods mean anything; `troubles`: what is wrong, told once
 //! - `claims`: which Gateways are served here, and what of others' statuses that makes ours
 //! - `patch`: conditions into a status that others write to as well; `writer`, `lease`: writing it
 //! - `backoff`: waits between tries
@@ -37,6 +37,7 @@ mod entry;
 mod follower;
 mod lease;
 mod patch;
+mod selectors;
 mod store;
 mod troubles;
 mod writer;
@@ -202,14 +203,7 @@ impl Kubernetes {
             let mut statuses = apply(watched);
             let gateways = Gateways::served(&statuses);
             statuses.extend(unreadable.into_iter().map(|object| object.status(&gateways)));
-            // Pods come and go, and nothing is said of them.
-            wanted.send_if_modified(|before| {
-                let news = **before != statuses;
-                if news {
-                    *before = Arc::new(statuses);
-                }
-                news
-            });
+            wanted.send_replace(Arc::new(statuses));
             self.store.folded();
             sleep(began.elapsed().max(PAUSE_MIN)).await;
         }

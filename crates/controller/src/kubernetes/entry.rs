@@ -61,6 +61,8 @@ pub(super) struct Entry {
     pub(super) status: Value,
     pub(super) read: Read,
     pub(super) problems: Vec<Problem>,
+    /// Whether it means anything here; of Pods, those that can be selected.
+    pub(super) counts: bool,
 }
 
 /// What reading an object came to.
@@ -229,6 +231,7 @@ impl Sent for WatchedPod {
             status: Value::Null,
             read: Read::Object(Arc::new(object)),
             problems: Vec::new(),
+            counts: true,
         }
     }
 }
@@ -275,7 +278,7 @@ impl Sent for DynamicObject {
                 Read::Unreadable(Box::new(Unreadable::new(status, spec.as_ref())))
             }
         };
-        Entry { resource_version, generation, status, read, problems }
+        Entry { resource_version, generation, status, read, problems, counts: true }
     }
 }
 

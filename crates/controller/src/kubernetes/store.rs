@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     entry::{Entries, Entry, Read, Source, Unreadable},
+    selectors::Selectors,
     troubles::{Reason, Troubles, Unwritten},
 };
 use crate::{
@@ -36,6 +37,8 @@ struct Inner {
     stage: Stage,
     holds_lease: bool,
     sources: BTreeMap<SourceKey, Known>,
+    /// Which Pods can be selected, as of the latest fold; nothing once that may have changed.
+    selectors: Option<Selectors>,
     /// Why the API server cannot be heard at all.
     server_trouble: Option<String>,
     /// Which kinds are served.
@@ -112,6 +115,9 @@ impl Store {
             stays
         });
         let lost = inner.sources.len() < before;
+        if lost {
+            inner.selectors = None;
+        }
         for source in sources {
             let known = inner.sources.entry((source.kind, source.group)).or_insert_with(|| Known {
                 source: *source,
@@ -139,19 +145,25 @@ impl Store {
         if same {
             // Keeps what others hold as well.
             for (entry, kept) in entries.values_mut().zip(std::mem::take(&mut known.entries)) {
-                entry.read = kept.1.read;
+                (entry.read, entry.counts) = (kept.1.read, kept.1.counts);
             }
         }
         known.entries = entries;
         known.answered = true;
+        if !same {
+            inner.selectors = None;
+        }
         drop(inner);
         self.tell(!same);
     }
 
     pub(super) fn apply(&self, source: Source, path: Path, mut entry: Entry) {
         let mut inner = self.inner.lock();
-        let Some(known) = inner.sources.get_mut(&(source.kind, source.group)) else { return };
+        let Inner { sources, selectors, .. } = &mut *inner;
+        let Some(known) = sources.get_mut(&(source.kind, source.group)) else { return };
         let full = known.entries.len() >= OBJECTS_MAX;
+        entry.counts = counts(selectors.as_ref(), &entry.read);
+        let mut news = entry.counts;
         let same = match known.entries.get_mut(&path) {
             Some(kept) if kept.means_the_same(&entry) => {
                 std::mem::swap(&mut entry.read, &mut kept.read);
@@ -159,6 +171,7 @@ impl Store {
                 true
             }
             Some(kept) => {
+                news |= kept.counts;
                 *kept = entry;
                 false
             }
@@ -173,16 +186,24 @@ impl Store {
                 false
             }
         };
+        if !same && is_selecting(source.kind) {
+            *selectors = None;
+        }
         drop(inner);
-        self.tell(!same);
+        if news {
+            self.tell(!same);
+        }
     }
 
     pub(super) fn delete(&self, source: Source, path: &Path) {
         let mut inner = self.inner.lock();
         let known = inner.sources.get_mut(&(source.kind, source.group));
-        let gone = known.is_some_and(|known| known.entries.remove(path).is_some());
+        let gone = known.and_then(|known| known.entries.remove(path));
+        if gone.is_some() && is_selecting(source.kind) {
+            inner.selectors = None;
+        }
         drop(inner);
-        if gone {
+        if gone.is_some_and(|gone| gone.counts) {
             self.tell(true);
         }
     }
@@ -195,7 +216,7 @@ impl Store {
         }
     }
 
-    /// Every object, once the first lists of all sources are here.
+    /// Every object that means anything, once the first lists of all sources are here.
     pub(super) fn watched(&self) -> Option<Watched> {
         let mut inner = self.inner.lock();
         let answered = inner.sources.values().all(|known| known.answered);
@@ -205,8 +226,10 @@ impl Store {
         if inner.stage < Stage::Complete {
             return None;
         }
+        inner.select();
         let mut watched = Watched::default();
-        for entry in inner.sources.values().flat_map(|known| known.entries.values()) {
+        let entries = inner.sources.values().flat_map(|known| known.entries.values());
+        for entry in entries.filter(|entry| entry.counts) {
             watched.problems.extend(entry.problems.iter().cloned());
             match &entry.read {
                 Read::Object(object) => watched.objects.push(Arc::clone(object)),
@@ -377,9 +400,63 @@ impl Store {
     }
 }
 
+impl Inner {
+    /// Finds out which Pods can be selected, if that may have changed.
+    fn select(&mut self) {
+        if self.selectors.is_some() {
+            return;
+        }
+        let selecting = self.sources.iter().filter(|((kind, _), _)| is_selecting(*kind));
+        let entries = selecting.flat_map(|(_, known)| known.entries.values());
+        let objects = entries.filter_map(|entry| match &entry.read {
+            Read::Object(object) => Some(&**object),
+            _ => None,
+        });
+        let selectors = Selectors::of(objects);
+        let pods = self.sources.iter_mut().filter(|((kind, _), _)| *kind == Kind::Pod);
+        for entry in pods.flat_map(|(_, known)| known.entries.values_mut()) {
+            entry.counts = counts(Some(&selectors), &entry.read);
+        }
+        self.selectors = Some(selectors);
+    }
+}
+
+/// Whether objects of that kind select Pods.
+fn is_selecting(kind: Kind) -> bool {
+    matches!(kind, Kind::InferencePool | Kind::Service)
+}
+
+/// Whether it means anything; as long as that is not known, it may.
+fn counts(selectors: Option<&Selectors>, read: &Read) -> bool {
+    match (selectors, read) {
+        (Some(selectors), Read::Object(object)) if object.kind == Kind::Pod => {
+            selectors.select(object)
+        }
+        _ => true,
+    }
+}
+
 fn tell_statuses_well((kind, group): SourceKey, over: bool) {
     if over {
         let source = Source { kind, group, version: "" };
         tracing::info!(resource = source.name(), "statuses can be written again");
     }
 }
+
+#[cfg(test)]
+impl Store {
+    /// What was heard of one source, whether or not it means anything.
+    pub(super) fn heard(&self, source: Source) -> Vec<Arc<Object>> {
+        let inner = self.inner.lock();
+        let known = inner.sources.get(&(source.kind, source.group));
+        let entries = known.into_iter().flat_map(|known| known.entries.values());
+        let objects = entries.filter_map(|entry| match &entry.read {
+            Read::Object(object) => Some(Arc::clone(object)),
+            _ => None,
+        });
+        objects.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

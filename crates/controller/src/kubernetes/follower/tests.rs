@@ -41,8 +41,9 @@ fn play<'s>(
 
 /// Names and addresses of the Pods that can be used.
 fn usable(store: &Store) -> Vec<String> {
-    let watched = store.watched().expect("everything was heard");
-    let usable = watched.objects.iter().filter_map(|object| match &object.spec {
+    store.watched().expect("everything was heard");
+    let heard = store.heard(PODS);
+    let usable = heard.iter().filter_map(|object| match &object.spec {
         Spec::Pod(pod) if pod.serves() => {
             Some(format!("{} {}", object.name, pod.address.as_deref().unwrap_or_default()))
         }
