@@ -188,7 +188,7 @@ def test_faults_of_all_kinds_are_told_once_each(cluster, served, code):
     refusal = cluster.double.refuse(code)
     cluster.double.cut()
     watches = len({e.plural for e in cluster.double.audit if e.verb == "watch"})
-    eventually(lambda: refusal.met >= 6 * watches, "several tries of each kind")
+    eventually(lambda: refusal.met >= 4 * watches, "several tries of each kind")
     found = [(record["message"], record.get("resource", "")) for record in served.errors()]
     assert len(found) == len(set(found)), found
     cluster.double.refusals.clear()
