@@ -345,9 +345,9 @@ impl EndpointPicker {
     }
 
     /// A pool's policy, and the endpoints it sends requests to.
-    pub(crate) fn usable(&self, pool: &PoolKey) -> (Policy, Vec<EndpointId>) {
+    pub(crate) fn usable(&self, pool: &PoolKey) -> (Policy, Vec<crate::EndpointSpec>) {
         let snapshot = self.0.table.load().pools[pool].snapshot.load_full();
-        (snapshot.policy, snapshot.usable.ids())
+        (snapshot.policy, snapshot.usable.specs())
     }
 }
 

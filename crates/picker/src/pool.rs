@@ -236,8 +236,8 @@ impl Usable {
     }
 
     #[cfg(test)]
-    pub(crate) fn ids(&self) -> Vec<EndpointId> {
-        self.endpoints.iter().map(|endpoint| endpoint.spec.id.clone()).collect()
+    pub(crate) fn specs(&self) -> Vec<crate::EndpointSpec> {
+        self.endpoints.iter().map(|endpoint| endpoint.spec.clone()).collect()
     }
 }
 
