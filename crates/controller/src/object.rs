@@ -8,8 +8,8 @@ use crate::{
     problem::Place,
     resource::{
         ApiGateway, DestinationRule, Gateway, HttpRoute, InferenceModel, InferenceModelRewrite,
-        InferenceObjective, InferencePolicy, InferencePool, Pod, ReferenceGrant, Route, Service,
-        WorkloadEntry,
+        InferenceObjective, InferencePolicy, InferencePool, Pod, ReferenceGrant, Route, Selector,
+        Service, WorkloadEntry,
     },
 };
 
@@ -176,6 +176,17 @@ pub(crate) enum Spec {
 
 /// Tells one object from all others: kind, group, namespace and name.
 pub type ObjectKey<'o> = (Kind, &'static str, &'o str, &'o str);
+
+impl Spec {
+    /// The labels by which it selects Pods, if it does.
+    pub(crate) fn selector(&self) -> Option<&Selector> {
+        match self {
+            Self::InferencePool(pool) => Some(&pool.selector),
+            Self::Service(service) => Some(&service.selector),
+            _ => None,
+        }
+    }
+}
 
 impl Object {
     pub fn key(&self) -> ObjectKey<'_> {

@@ -122,10 +122,7 @@ fn resolve<'o>(
         });
         let mut weighted: Vec<WeightedPool> = weighted.collect();
         if rule.filtered {
-            let message = "a rule has filters, which are not applied: its requests are refused";
-            verdict.unresolved("UnsupportedValue", BACKENDS, message.to_owned());
-            let pool = pools::outside(&verdict.object.namespace, "filters");
-            weighted = vec![WeightedPool { pool, weight: 1 }];
+            weighted = vec![WeightedPool { pool: refuse_filtered(verdict, "rule"), weight: 1 }];
         }
         rules.push(Resolved { rule, pools: weighted });
     }
@@ -155,12 +152,10 @@ fn find<'o>(
     pools: &mut Pools<'o>,
     grants: &Grants<'o>,
 ) -> PoolKey {
-    let own = &verdict.object.namespace;
     if backend.filtered {
-        let message = "a backend has filters, which are not applied: its requests are refused";
-        verdict.unresolved("UnsupportedValue", BACKENDS, message.to_owned());
-        return pools::outside(own, "filters");
+        return refuse_filtered(verdict, "backend");
     }
+    let own = &verdict.object.namespace;
     let target = match &backend.target {
         HttpTarget::Known(target) => target,
         HttpTarget::Unknown(kind) => {
@@ -191,12 +186,19 @@ fn find<'o>(
         verdict.unresolved(DISABLED, BACKENDS, message);
     } else if !pools.contains(&key) {
         verdict.unresolved("BackendNotFound", BACKENDS, format!("there is no {key}"));
-    } else if !pools.has(&key, &backend.group) {
+    } else if !pools.is_of_group(&key, &backend.group) {
         let message = format!("{key} is served, but not the one of group {}", backend.group);
         verdict.unresolved("BackendNotFound", BACKENDS, message);
         return pools::outside(own, &path.to_string());
     }
     key
+}
+
+/// What is to be done to requests is not left out: they go nowhere.
+fn refuse_filtered(verdict: &mut Verdict<'_>, what: &str) -> PoolKey {
+    let message = format!("a {what} has filters, which are not applied: its requests are refused");
+    verdict.unresolved("UnsupportedValue", BACKENDS, message);
+    pools::outside(&verdict.object.namespace, "filters")
 }
 
 fn add(routes: &mut Routes, object: &Object, rules: &[Resolved<'_>], met: Met) {

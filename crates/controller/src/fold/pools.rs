@@ -118,8 +118,8 @@ impl<'o> Pools<'o> {
         self.specs.contains_key(key)
     }
 
-    /// Whether there is an InferencePool of that group.
-    pub(super) fn has(&self, key: &PoolKey, group: &str) -> bool {
+    /// Whether the InferencePool that is served under the name is of that group.
+    pub(super) fn is_of_group(&self, key: &PoolKey, group: &str) -> bool {
         self.inference.get(key).is_some_and(|object| object.group == group)
     }
 

@@ -30,11 +30,7 @@ pub(super) struct Workloads<'o> {
 
 impl<'o> Workloads<'o> {
     pub(super) fn of(objects: &[&'o Object]) -> Self {
-        let selectors = objects.iter().filter_map(|object| match &object.spec {
-            Spec::InferencePool(pool) => Some(&pool.selector),
-            Spec::Service(service) => Some(&service.selector),
-            _ => None,
-        });
+        let selectors = objects.iter().filter_map(|object| object.spec.selector());
         let keys = selectors.flat_map(Selector::keys).map(String::as_str).collect();
         let mut workloads = Self { keys, ..Self::default() };
         for object in objects {

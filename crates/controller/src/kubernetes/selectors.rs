@@ -2,10 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::{
-    object::{Object, Spec},
-    resource::Selector,
-};
+use crate::{object::Object, resource::Selector};
 
 /// The selectors of InferencePools and Services.
 #[derive(Debug, Default)]
@@ -20,11 +17,7 @@ impl Selectors {
     pub(super) fn of<'o>(objects: impl Iterator<Item = &'o Object>) -> Self {
         let mut selectors = Self::default();
         for object in objects {
-            let selector = match &object.spec {
-                Spec::InferencePool(pool) => &pool.selector,
-                Spec::Service(service) => &service.selector,
-                _ => continue,
-            };
+            let Some(selector) = object.spec.selector() else { continue };
             // As in Kubernetes, no selector selects nothing.
             let Some((key, value)) = selector.first_key_value() else { continue };
             selectors.keys.insert(key.clone());
@@ -36,8 +29,8 @@ impl Selectors {
 
     /// Whether any of them selects it.
     pub(super) fn select(&self, pod: &Object) -> bool {
-        let asked = pod.labels.iter().filter(|(key, _)| self.keys.contains(*key));
-        asked.into_iter().any(|(key, value)| {
+        let mut asked = pod.labels.iter().filter(|(key, _)| self.keys.contains(*key));
+        asked.any(|(key, value)| {
             let label = (pod.namespace.to_string(), key.clone(), value.clone());
             let selectors = self.by_label.get(&label).map_or(&[][..], Vec::as_slice);
             selectors.iter().any(|selector| {
