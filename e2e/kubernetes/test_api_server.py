@@ -223,7 +223,8 @@ def test_a_stop_of_the_server_is_told_once(cluster, served):
 
 
 def test_watches_that_end_by_themselves_are_no_trouble(cluster, served, addresses):
-    """As they do every few minutes."""
+    """As they do every few minutes. Other requests that are cut with them are made again."""
+    before = told(served)
     so_far = len(cluster.double.audit)
     cluster.double.cut()
     wait_for_watch(cluster, so_far)
@@ -231,6 +232,7 @@ def test_watches_that_end_by_themselves_are_no_trouble(cluster, served, addresse
     eventually(lambda: len(served.endpoints()) == 3, "the Pod that came")
     lists = [e for e in cluster.double.audit[so_far:] if e.verb == "list" and e.plural == "pods"]
     assert not lists, "a watch goes on from where it was"
+    assert told(served) == before
 
 
 def test_the_shipped_permissions_are_enough_and_all_of_them_are_used(cluster, start, addresses):

@@ -1,10 +1,13 @@
 //! Everything the API server has told so far, and how well it can be heard.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     entry::{Entries, Entry, Read, Source, Unreadable},
@@ -18,6 +21,9 @@ use crate::{
 
 /// How many objects of one kind are kept; the memory of 100,000 Pods is about 100 MB.
 pub(super) const OBJECTS_MAX: usize = 100_000;
+/// How long the API server has to be away before it is told: connections that are cut, as when it
+/// starts again or a load balancer in front does, are replaced at once.
+const AWAY_MIN: Duration = Duration::from_secs(1);
 
 /// A kind of one API group, whatever its version.
 pub(super) type SourceKey = (Kind, &'static str);
@@ -39,12 +45,20 @@ struct Inner {
     sources: BTreeMap<SourceKey, Known>,
     /// Which Pods can be selected, as of the latest fold; nothing once that may have changed.
     selectors: Option<Selectors>,
-    /// Why the API server cannot be heard at all.
-    server_trouble: Option<String>,
+    /// Since when the API server cannot be heard at all, and why.
+    away: Option<Away>,
     /// Which kinds are served.
     discovery: Troubles,
     lease: Troubles,
     unwritten: Unwritten,
+}
+
+/// Nothing was heard of the API server since.
+#[derive(Debug)]
+struct Away {
+    since: Instant,
+    why: String,
+    told: bool,
 }
 
 /// How far the start has come.
@@ -263,7 +277,7 @@ impl Store {
     pub(super) fn waiting_for(&self) -> Option<String> {
         let inner = self.inner.lock();
         // Any answer ends it: it is the newest there is to say.
-        let server = inner.server_trouble.as_deref();
+        let server = inner.away.as_ref().map(|away| away.why.as_str());
         let why = |troubles: &Troubles| {
             let trouble = server.or(troubles.last());
             trouble.map_or_else(String::new, |trouble| format!(": {trouble}"))
@@ -295,21 +309,27 @@ impl Store {
         self.inner.lock().holds_lease = holds;
     }
 
-    /// The API server cannot be heard; told once until it can be heard again.
+    /// The API server cannot be heard; told once until it can be heard again, if that lasts.
     pub(super) fn server_trouble(&self, message: &str) {
         let mut inner = self.inner.lock();
-        if inner.server_trouble.is_none() {
+        let away = inner.away.get_or_insert_with(|| Away {
+            since: Instant::now(),
+            why: String::new(),
+            told: false,
+        });
+        message.clone_into(&mut away.why);
+        if !away.told && away.since.elapsed() >= AWAY_MIN {
+            away.told = true;
             tracing::warn!(
                 error = message,
                 "the Kubernetes API server cannot be heard; what it said last stays in force"
             );
-            inner.server_trouble = Some(message.to_owned());
         }
     }
 
     /// The API server answered.
     pub(super) fn server_well(&self) {
-        if self.inner.lock().server_trouble.take().is_some() {
+        if self.inner.lock().away.take().is_some_and(|away| away.told) {
             tracing::info!("the Kubernetes API server is heard again");
         }
     }
