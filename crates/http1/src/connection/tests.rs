@@ -176,6 +176,9 @@ async fn what_is_no_answer_is_refused() {
     for size in ["zz\r\n", "-1\r\n", "10000000000000000\r\n"] {
         cut(&format!("{chunked}{size}"), "", no_number).await;
     }
+    for no_digit in ["\r\n", ";x\r\n", "  \r\n", " 0\r\n"] {
+        cut(&format!("{chunked}5\r\nhello\r\n{no_digit}\r\n"), "hello", no_number).await;
+    }
     let longer = "the answer makes no sense: a chunk is longer than it says";
     cut(&format!("{chunked}2\r\nhello\r\n"), "he", longer).await;
 }
