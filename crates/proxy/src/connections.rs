@@ -83,11 +83,11 @@ impl Broken {
         }
     }
 
-    /// The endpoint has answered, only badly.
-    fn is_answer(&self) -> bool {
+    /// Nothing of an answer has come.
+    fn is_unanswered(&self) -> bool {
         match self {
-            Self::Http1(error) => matches!(error, http1::Error::Malformed(_)),
-            Self::Http2(error) => error.is_parse(),
+            Self::Http1(error) => matches!(error, http1::Error::Unanswered(_)),
+            Self::Http2(error) => !error.is_parse(),
         }
     }
 }
@@ -210,7 +210,7 @@ impl Connections {
             match self.send_on(kept, spec, request).await {
                 Ok(exchange) => return Ok(exchange),
                 Err(error) if error.is_unsent() => {}
-                Err(error) if request.head.may_repeat() && !error.is_answer() => {}
+                Err(error) if request.head.may_repeat() && error.is_unanswered() => {}
                 Err(error) => return Err(SendError::Reset(error)),
             }
         }

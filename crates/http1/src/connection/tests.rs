@@ -125,7 +125,7 @@ async fn an_answer_to_head_has_no_body() {
 #[tokio::test]
 async fn an_answer_that_breaks_off_says_so() {
     let closed = "the connection was closed early";
-    refused("", closed).await;
+    refused("", "no byte of the answer came: unexpected end of file").await;
     refused("HTTP/1.1 200 OK\r\ncontent-le", closed).await;
     refused("HTTP/1.1 103 Early Hints\r\n\r\n", closed).await;
     cut(&format!("{OK}content-length: 5\r\n\r\nhell"), "hell", closed).await;
