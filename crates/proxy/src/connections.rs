@@ -34,6 +34,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// When a silent peer is asked whether it is still there, and how often before it is given up.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES_MAX: u32 = 3;
+/// How long a peer may acknowledge nothing: as long as these take together.
+const GONE_AFTER: Duration = PROBE_AFTER.saturating_add(PROBE_INTERVAL.saturating_mul(PROBES_MAX));
 
 /// Starts HTTP/2's own tasks as tasks of ours.
 #[derive(Clone, Debug)]
@@ -45,12 +48,20 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executo
     }
 }
 
-/// A peer that vanished without a word, as in a power cut, is noticed. Where the system will not
-/// probe, other limits hold.
-pub(crate) fn keep_alive(stream: &TcpStream) {
+/// A peer that vanished without a word, as in a power cut, is noticed within [`GONE_AFTER`], or
+/// within its patience, should that be longer. Where the system will not do that, other limits hold.
+///
+/// Linux sends no probes while something it has sent is not acknowledged, such as a request, and
+/// would go on sending that for a quarter of an hour; the second setting ends this. It also counts a
+/// peer among the gone that is there and takes nothing, hence `patience`: how long it may do that.
+pub(crate) fn keep_alive(stream: &TcpStream, patience: Duration) {
+    let socket = SockRef::from(stream);
     let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
-    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
+    if let Err(error) = socket.set_tcp_keepalive(&probes.with_retries(PROBES_MAX)) {
         tracing::debug!(%error, "TCP keepalive could not be set");
+    }
+    if let Err(error) = socket.set_tcp_user_timeout(Some(GONE_AFTER.max(patience))) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
     }
 }
 
@@ -278,7 +289,7 @@ impl Connections {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(endpoint = %spec.id, %error, "TCP_NODELAY could not be set");
         }
-        keep_alive(&stream);
+        keep_alive(&stream, GONE_AFTER);
         match spec.protocol {
             AppProtocol::Http1 => Ok(Open::Http1(Box::new(http1::Connection::new(stream)))),
             AppProtocol::H2c => {
@@ -327,3 +338,6 @@ impl Connections {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
