@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error as _,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -86,11 +87,11 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
-    /// The endpoint has seen nothing of the request.
-    fn is_unsent(&self) -> bool {
+    /// The endpoint has seen nothing of the request, or has looked at nothing of it.
+    pub(crate) fn is_unsent(&self) -> bool {
         match self {
             Self::Http1(error) => matches!(error, http1::Error::Unsent),
-            Self::Http2(error) => error.is_canceled(),
+            Self::Http2(error) => error.is_canceled() || h2_cause(error).is_some_and(is_refusal),
         }
     }
 
@@ -98,9 +99,23 @@ impl Broken {
     fn is_unanswered(&self) -> bool {
         match self {
             Self::Http1(error) => matches!(error, http1::Error::Unanswered(_)),
-            Self::Http2(error) => !error.is_parse(),
+            // To reset a stream is an answer; it is the connection that may have been dead.
+            Self::Http2(error) => !h2_cause(error).is_some_and(h2::Error::is_reset),
         }
     }
+}
+
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// The endpoint says that it has not looked at the request (RFC 9113, 8.7). Of a GOAWAY without an
+/// error only streams above its last one hear; with an error all of a connection hear alike.
+fn is_refusal(error: &h2::Error) -> bool {
+    let reason = error.reason();
+    error.is_remote()
+        && (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)
+            || error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
 }
 
 /// All connections to all endpoints.
