@@ -30,6 +30,13 @@ use crate::{Limits, head::Outgoing};
 /// How often connections that lay idle for too long are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What an HTTP/2 endpoint may send of an answer beyond what was taken of it. So much times the
+/// streams may lie here, if nobody reads.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// The same of all answers of a connection: as much as there can be, so that those nobody reads do
+/// not hold up the others. (And a connection whose small frames, such as tokens, outweigh half of
+/// it untaken would be closed.)
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// How often an HTTP/2 endpoint is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// When a silent peer is asked whether it is still there, and how often before it is given up.
@@ -325,6 +332,8 @@ impl Connections {
     ) -> Result<http2::SendRequest<Full<Bytes>>, hyper::Error> {
         let (sender, connection) = http2::Builder::new(Executor(self.tasks.clone()))
             .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .keep_alive_interval(PING_INTERVAL)
             .handshake(TokioIo::new(stream))
             .await?;

@@ -1,11 +1,31 @@
-//! HTTP/2 to endpoints: what they refuse.
+//! HTTP/2 to endpoints: slow readers, what they refuse, and how many streams they take.
 
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use hyper::{server::conn::http2::Builder, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use picker::AppProtocol;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::{
     fake::{Conn, Fake, json_answer},
     frames::{END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, RST_STREAM},
-    setting::{Setup, completion, endpoint},
+    setting::{Setting, Setup, completion, endpoint, soon},
     wire::post,
 };
 
@@ -102,4 +122,91 @@ async fn a_stream_that_is_reset_is_no_dead_connection() {
     let reply = setting.ask(&request).await;
     assert_eq!((reply.code, reply.header("x-tokenweir-reason")), (502, Some("reset")));
     assert_eq!(fake.opened(), 1);
+}
+
+/// An answer of so many pieces, which then neither goes on nor ends.
+struct Pieces(&'static [u8], usize);
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        let Self(piece, left) = self.get_mut();
+        let Some(less) = left.checked_sub(1) else { return Poll::Pending };
+        *left = less;
+        Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(piece)))))
+    }
+}
+
+/// Answers everything with so many of these pieces, and so many requests at once on a connection.
+/// Also how many of its connections have ended.
+async fn answering(
+    piece: &'static [u8],
+    pieces: usize,
+    streams_max: Option<u32>,
+) -> (Fake, Arc<AtomicUsize>) {
+    let ended = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ended);
+    let fake = Fake::start(move |Conn { stream, .. }| {
+        let count = Arc::clone(&count);
+        async move {
+            let answer =
+                move |_| async move { Ok::<_, Infallible>(Response::new(Pieces(piece, pieces))) };
+            let mut builder = Builder::new(TokioExecutor::new());
+            builder.max_concurrent_streams(streams_max);
+            drop(builder.serve_connection(TokioIo::new(stream), service_fn(answer)).await);
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+    .await;
+    (fake, ended)
+}
+
+/// A client that has read the first bytes of its answer, and reads no more unless asked to.
+async fn slow_reader(setting: &Setting) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let mut stream = socket.connect(setting.addr).await.expect("the proxy listens");
+    stream.write_all(&post("/v1/unknown", "{}")).await.expect("the proxy reads");
+    let mut status = [0; 15];
+    soon("a status", stream.read_exact(&mut status)).await.expect("a status");
+    assert_eq!(&status, b"HTTP/1.1 200 OK");
+    stream
+}
+
+/// Many clients read nothing of answers that never end, and one reads so much of its own.
+async fn check_slow_readers_hold_nobody_up(piece: &'static [u8], bytes: usize) {
+    let (fake, _) = answering(piece, usize::MAX, None).await;
+    let setting = Setup::h2c(fake.addr)
+        .limits(|limits| limits.write_timeout = Duration::from_hours(1))
+        .start();
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        slow.push(slow_reader(&setting).await);
+    }
+    let mut reader = TcpStream::connect(setting.addr).await.expect("the proxy listens");
+    reader.write_all(&post("/v1/unknown", "{}")).await.expect("the proxy reads");
+    let mut buffer = vec![0; 1 << 16];
+    let mut read = 0;
+    while read < bytes {
+        let more = soon("more of the answer", reader.read(&mut buffer)).await.expect("bytes");
+        assert!(more > 0, "cut after {read} bytes");
+        read += more;
+    }
+    assert_eq!(fake.opened(), 1);
+    assert!(setting.records().is_empty(), "all go on");
+}
+
+#[tokio::test]
+async fn slow_readers_hold_nobody_up_at_their_endpoint() {
+    check_slow_readers_hold_nobody_up(&[b'x'; 1 << 14], 32 << 20).await;
+}
+
+#[tokio::test]
+async fn small_pieces_that_nobody_reads_do_not_cost_the_connection() {
+    check_slow_readers_hold_nobody_up(&[b'x'; 50], 2 << 20).await;
 }
