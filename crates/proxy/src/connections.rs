@@ -13,9 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::Full;
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Incoming;
 use parking_lot::Mutex;
 use picker::{AppProtocol, Endpoint, EndpointSpec, Tasks, is_exhausted};
 use scheduling::EndpointId;
@@ -27,18 +25,13 @@ use tokio::{
 
 use crate::{Limits, head::Outgoing};
 
+mod http2;
+
+use http2::Http2;
+
 /// How often connections that lay idle for too long are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What an HTTP/2 endpoint may send of an answer beyond what was taken of it. So much times the
-/// streams may lie here, if nobody reads.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// The same of all answers of a connection: as much as there can be, so that those nobody reads do
-/// not hold up the others. (And a connection whose small frames, such as tokens, outweigh half of
-/// it untaken would be closed.)
-const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
-/// How often an HTTP/2 endpoint is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// When a silent peer is asked whether it is still there, and how often before it is given up.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
@@ -137,13 +130,14 @@ pub(crate) struct Connections {
 struct Idle {
     /// Last used last; at most `upstream_idle_max`.
     http1: Vec<(Box<http1::Connection>, Instant)>,
-    /// One connection carries every request.
-    http2: Option<http2::SendRequest<Full<Bytes>>>,
+    /// Also those in use, oldest first, with when that was last seen. One is opened when a request
+    /// finds the others full; at most `upstream_idle_max` are kept idle.
+    http2: Vec<(Arc<Http2>, Instant)>,
 }
 
 enum Open {
     Http1(Box<http1::Connection>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http2(Arc<Http2>),
 }
 
 /// The body of an answer, and the connection it comes over. Dropping it before it has ended closes the
@@ -155,7 +149,11 @@ pub(crate) enum AnswerBody {
         endpoint: EndpointId,
         connections: Arc<Connections>,
     },
-    Http2(Incoming),
+    Http2 {
+        body: Incoming,
+        /// Held for as long as the stream has a place on it.
+        _connection: Arc<Http2>,
+    },
 }
 
 impl AnswerBody {
@@ -167,7 +165,9 @@ impl AnswerBody {
             Self::Http1 { connection, .. } => {
                 ready!(Pin::new(&mut **connection).poll_frame(context)).map(|frame| Ok(frame?))
             }
-            Self::Http2(body) => ready!(Pin::new(body).poll_frame(context)).map(|frame| Ok(frame?)),
+            Self::Http2 { body, .. } => {
+                ready!(Pin::new(body).poll_frame(context)).map(|frame| Ok(frame?))
+            }
         };
         Poll::Ready(frame)
     }
@@ -175,14 +175,14 @@ impl AnswerBody {
     pub(crate) fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1 { connection, .. } => connection.is_end_stream(),
-            Self::Http2(body) => body.is_end_stream(),
+            Self::Http2 { body, .. } => body.is_end_stream(),
         }
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1 { connection, .. } => connection.size_hint(),
-            Self::Http2(body) => body.size_hint(),
+            Self::Http2 { body, .. } => body.size_hint(),
         }
     }
 
@@ -267,13 +267,10 @@ impl Connections {
                 let (endpoint, connections) = (spec.id.clone(), Arc::clone(self));
                 Ok((response, AnswerBody::Http1 { connection, endpoint, connections }))
             }
-            Open::Http2(mut sender) => {
-                let sent = sender.send_request(request.http2()).await;
-                if sent.is_err() {
-                    self.forget_http2(&spec.id);
-                }
-                let (parts, body) = sent?.into_parts();
-                Ok((Response::from_parts(parts, ()), AnswerBody::Http2(body)))
+            Open::Http2(connection) => {
+                let (parts, body) = connection.send(request.http2()).await?.into_parts();
+                let answer = AnswerBody::Http2 { body, _connection: connection };
+                Ok((Response::from_parts(parts, ()), answer))
             }
         }
     }
@@ -281,8 +278,12 @@ impl Connections {
     /// A connection that is still good, as far as can be told.
     async fn kept(&self, spec: &EndpointSpec) -> Option<Open> {
         if spec.protocol == AppProtocol::H2c {
-            let kept = self.idle.lock().get(&spec.id).and_then(|idle| idle.http2.clone());
-            return kept.filter(|sender| !sender.is_closed()).map(Open::Http2);
+            let mut idle = self.idle.lock();
+            let mut kept = idle.get_mut(&spec.id)?.http2.iter_mut();
+            // The first that has room, so that the last become idle.
+            let (connection, used) = kept.find(|(connection, _)| connection.has_room())?;
+            *used = Instant::now();
+            return Some(Open::Http2(Arc::clone(connection)));
         }
         loop {
             let popped = self.idle.lock().get_mut(&spec.id).and_then(|idle| idle.http1.pop());
@@ -315,8 +316,12 @@ impl Connections {
         match spec.protocol {
             AppProtocol::Http1 => Ok(Open::Http1(Box::new(http1::Connection::new(stream)))),
             AppProtocol::H2c => {
-                match timeout(limit, self.handshake(spec, stream)).await {
-                    Ok(Ok(sender)) => Ok(Open::Http2(sender)),
+                match timeout(limit, Http2::handshake(stream, &self.tasks)).await {
+                    Ok(Ok(connection)) => {
+                        let kept = (Arc::clone(&connection), Instant::now());
+                        self.idle.lock().entry(spec.id.clone()).or_default().http2.push(kept);
+                        Ok(Open::Http2(connection))
+                    }
                     // Nothing of the request was sent: as if there had been no connection.
                     Ok(Err(error)) => Err(SendError::Connect(error.to_string())),
                     Err(_) => Err(SendError::Connect(format!("no handshake within {limit:?}"))),
@@ -325,40 +330,26 @@ impl Connections {
         }
     }
 
-    async fn handshake(
-        &self,
-        spec: &EndpointSpec,
-        stream: TcpStream,
-    ) -> Result<http2::SendRequest<Full<Bytes>>, hyper::Error> {
-        let (sender, connection) = http2::Builder::new(Executor(self.tasks.clone()))
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .keep_alive_interval(PING_INTERVAL)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        self.tasks.spawn("upstream connection", async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-        });
-        self.idle.lock().entry(spec.id.clone()).or_default().http2 = Some(sender.clone());
-        Ok(sender)
-    }
-
-    fn forget_http2(&self, endpoint: &EndpointId) {
-        if let Some(idle) = self.idle.lock().get_mut(endpoint) {
-            idle.http2.take_if(|sender| sender.is_closed());
-        }
-    }
-
     fn sweep(&self) {
         let now = Instant::now();
         let old = self.limits.upstream_idle_timeout;
         self.idle.lock().retain(|_, idle| {
             idle.http1.retain(|(_, since)| now - *since < old);
-            idle.http2.take_if(|sender| sender.is_closed());
-            !idle.http1.is_empty() || idle.http2.is_some()
+            let (mut kept, mut unused) = (0, 0);
+            idle.http2.retain_mut(|(connection, used)| {
+                let spared = if connection.streams() > 0 {
+                    *used = now;
+                    true
+                } else {
+                    unused += 1;
+                    unused <= self.limits.upstream_idle_max && now - *used < old
+                };
+                // The first is kept for as long as its endpoint keeps it.
+                let keep = !connection.is_closed() && (kept == 0 || spared);
+                kept += usize::from(keep);
+                keep
+            });
+            !idle.http1.is_empty() || !idle.http2.is_empty()
         });
     }
 }

@@ -25,8 +25,8 @@ use tokio::{
 use crate::{
     fake::{Conn, Fake, json_answer},
     frames::{END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, RST_STREAM},
-    setting::{Setting, Setup, completion, endpoint, soon},
-    wire::post,
+    setting::{Setting, Setup, completion, endpoint, soon, until},
+    wire::{Wire, post},
 };
 
 const NO_ERROR: u32 = 0;
@@ -209,4 +209,44 @@ async fn slow_readers_hold_nobody_up_at_their_endpoint() {
 #[tokio::test]
 async fn small_pieces_that_nobody_reads_do_not_cost_the_connection() {
     check_slow_readers_hold_nobody_up(&[b'x'; 50], 2 << 20).await;
+}
+
+/// A client whose answer has begun.
+async fn begun(setting: &Setting) -> Wire {
+    let mut wire = setting.wire().await;
+    wire.send(&post("/v1/unknown", "{}")).await;
+    wire.so_far(|reply| reply.body == b"x").await;
+    wire
+}
+
+async fn check_connections(streams_max: Option<u32>, requests: usize, connections: usize) {
+    let (fake, ended) = answering(b"x", 1, streams_max).await;
+    let setting = Setup::h2c(fake.addr)
+        .limits(|limits| limits.upstream_idle_timeout = Duration::from_millis(10))
+        .start();
+    let mut wires = Vec::new();
+    for _ in 0..requests {
+        wires.push(begun(&setting).await);
+    }
+    assert_eq!(fake.opened(), connections);
+    // Who leaves makes room.
+    drop(wires.swap_remove(0));
+    until("the place given back", || setting.records().len() == 1).await;
+    wires.push(begun(&setting).await);
+    assert_eq!((fake.opened(), ended.load(Ordering::Relaxed)), (connections, 0));
+    drop(wires);
+    // The first is kept.
+    until("idle connections closed", || ended.load(Ordering::Relaxed) == connections - 1).await;
+    drop(begun(&setting).await);
+    assert_eq!(fake.opened(), connections);
+}
+
+#[tokio::test]
+async fn requests_an_endpoint_allows_no_stream_for_get_another_connection() {
+    check_connections(Some(2), 5, 3).await;
+}
+
+#[tokio::test]
+async fn a_connection_carries_a_hundred_requests_where_an_endpoint_has_no_limit() {
+    check_connections(None, 101, 2).await;
 }
