@@ -2,6 +2,35 @@
 
 use crate::{EndpointId, Signals};
 
+/// Endpoints that a decision is between. Each is described when it is looked at: of a thousand, descriptions that are kept
+/// take longer to write and read than the decision does.
+pub trait Candidates {
+    fn len(&self) -> usize;
+
+    /// Panics if there are not so many.
+    fn get(&self, index: usize) -> Candidate<'_>;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn all(&self) -> impl Iterator<Item = Candidate<'_>> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+impl Candidates for [Candidate<'_>] {
+    #[inline]
+    fn len(&self) -> usize {
+        <[_]>::len(self)
+    }
+
+    #[inline]
+    fn get(&self, index: usize) -> Candidate<'_> {
+        self[index]
+    }
+}
+
 /// Everything a policy may know of an endpoint that could answer. A new signal is a new field.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::{
-    AdapterFit, Admission, BLOCK_BYTES, Candidate, Chance, Decision, EndpointId, InferenceRequest,
-    Load, Outcome, OutlierDetection, Policy, Report, Signals, Speed, Unschedulable,
+    BLOCK_BYTES, Candidates as _, Chance, Decision, EndpointId, InferenceRequest, Outcome,
+    OutlierDetection, Policy, Report, Signals, Unschedulable,
     breaker::Sent,
     hash_name,
     lengths::{Expected, Lengths},
@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod account;
+mod offer;
 mod screen;
 mod trouble;
 
@@ -37,8 +38,7 @@ const ADAPTERS_MAX: usize = 4096;
 /// four milliseconds without serving, and a line in its log.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// So many endpoints are looked at for every request; what more have in common is known for so long.
-const COMMON_ANEW_MAX: usize = 32;
+/// How long it is known what endpoints have in common: means over many requests, which do not change faster.
 const COMMON_FRESH: Duration = Duration::from_millis(100);
 
 /// Where an endpoint is in a [`Ledger`].
@@ -247,15 +247,11 @@ impl Ledger {
         let screened = self.screen(usable, rule, now);
         let common = self.common(&screened.slots, now);
         self.place_on_ring(policy);
-        let candidates = self.candidates(policy, request, adapter, &screened.slots, &common, now);
-        let kept = admitted(request.admission, &candidates)?;
-        let candidates = match &kept {
-            Some(kept) => kept.iter().map(|index| candidates[*index]).collect(),
-            None => candidates,
-        };
-        let mut decision = schedule(policy, request, &candidates, now, chance)?;
-        let uncached = candidates[decision.choices[0]].uncached_tokens;
-        drop(candidates);
+        let offer = self.offer(policy, (request, adapter), &screened.slots, &common, now);
+        let offer = offer.admitted()?;
+        let mut decision = schedule(policy, request, &offer, now, chance)?;
+        let uncached = offer.get(decision.choices[0]).uncached_tokens;
+        let kept = offer.into_kept();
         screened.place(&mut decision, kept.as_deref());
         let slot = usable[decision.choices[0]];
         let pin = self.prefixes.pin(slot.0, request.blocks);
@@ -289,12 +285,11 @@ impl Ledger {
         request.model.filter(|model| self.adapters.contains(*model)).map(hash_name)
     }
 
-    /// What endpoints have in common. Of many it is not looked up anew for every request.
+    /// What endpoints have in common. It is not looked up anew for every request.
     fn common(&mut self, usable: &[Slot], now: Duration) -> Common {
-        let few = usable.len() <= COMMON_ANEW_MAX;
         let known = self.common.filter(|common| {
             let same = (common.first, common.count) == (usable.first().copied(), usable.len());
-            same && !few && now.saturating_sub(common.at) < COMMON_FRESH
+            same && now.saturating_sub(common.at) < COMMON_FRESH
         });
         let common = known.unwrap_or_else(|| {
             let accounts = || usable.iter().map(|slot| &self.accounts[slot.index()]);
@@ -326,83 +321,10 @@ impl Ledger {
         approximate(prompt_bytes) / self.bytes_per_token.or(BYTES_PER_TOKEN)
     }
 
-    fn candidates<'a>(
-        &'a self,
-        policy: Policy,
-        request: &InferenceRequest<'_>,
-        adapter: Option<u64>,
-        usable: &[Slot],
-        common: &Common,
-        now: Duration,
-    ) -> Vec<Candidate<'a>> {
-        let output = self.lengths.expect(adapter, request.max_tokens.map(approximate)).tokens;
-        let tokens = self.tokens_of(request.prompt_bytes);
-        let block_tokens = self.tokens_of(BLOCK_BYTES as u64);
-        let asks_lists = policy == Policy::LoraChain;
-        let candidate = |slot: &Slot| {
-            let Match { cached, pinned } = self.cached[slot.index()];
-            let account = &self.accounts[slot.index()];
-            let speed = Speed { output_tokens: output, ..account.speed() };
-            let unshared = (tokens - f64::from(pinned) * block_tokens).max(1.0);
-            let pinned_tokens = f64::from(self.prefixes.pinned(slot.0)) * block_tokens;
-            let fit = account.adapters().fit(adapter);
-            Candidate {
-                cached_blocks: cached,
-                uncached_tokens: (tokens - f64::from(cached) * block_tokens).max(1.0),
-                unshared_tokens: unshared,
-                adapter: fit,
-                adapter_pressure: account.adapters().pressure(),
-                adapter_listed: asks_lists && adapter.is_some() && account.lists(request.model),
-                ring_rank: u32::MAX,
-                load: Load {
-                    kv_tokens: account.kv_tokens() + pinned_tokens,
-                    ..account.load(now, &common.foreign)
-                },
-                places: match request.admission {
-                    Admission::Always => 0,
-                    _ if fit == AdapterFit::Full => 0,
-                    Admission::WhenFree => account.places(unshared, pinned_tokens, false, now),
-                    Admission::WhenUnnoticed
-                        if account.would_notice(&speed, tokens + output, now) =>
-                    {
-                        0
-                    }
-                    Admission::WhenSpare | Admission::WhenUnnoticed => {
-                        account.places(unshared + output, pinned_tokens, true, now)
-                    }
-                },
-                // As long as no endpoint has shown anything, none is behind the others.
-                untried: common.speeds.known && account.is_untried(now),
-                ..account.candidate(speed)
-            }
-        };
-        let mut candidates: Vec<Candidate<'a>> = usable.iter().map(candidate).collect();
-        if policy == Policy::PrefixHash {
-            self.rank_on_ring(request.prefix, usable, &mut candidates);
-        }
-        candidates
-    }
-
     fn place_on_ring(&mut self, policy: Policy) {
         if policy == Policy::PrefixHash {
             let ids = || self.by_id.iter().map(|(id, slot)| (slot.0, id));
             self.ring.get_or_insert_with(|| HashRing::new(ids()));
-        }
-    }
-
-    fn rank_on_ring(&self, prefix: u64, usable: &[Slot], candidates: &mut [Candidate<'_>]) {
-        let mut rank = 0;
-        for slot in self.ring.iter().flat_map(|ring| ring.from(prefix)) {
-            let at = usable.iter().position(|usable| usable.0 == slot);
-            if let Some(candidate) = at.map(|at| &mut candidates[at])
-                && candidate.ring_rank == u32::MAX
-            {
-                candidate.ring_rank = rank;
-                rank += 1;
-                if rank as usize == usable.len() {
-                    return;
-                }
-            }
         }
     }
 
@@ -546,30 +468,6 @@ impl Ledger {
     /// The time to first token to expect: the mean of the latest; `None` before the first.
     pub fn predicted_ttft_seconds(&self, slot: Slot) -> Option<f64> {
         self.accounts[slot.index()].predicted_ttft_seconds()
-    }
-}
-
-/// Which of these the request may go to now, by index; `None` if it may go to all.
-fn admitted(
-    admission: Admission,
-    candidates: &[Candidate<'_>],
-) -> Result<Option<Vec<usize>>, Unschedulable> {
-    let with = |places: u32| {
-        (0..candidates.len()).filter(move |index| candidates[*index].places >= places)
-    };
-    match admission {
-        Admission::Always => Ok(None),
-        // Nobody is there, which is not for waiting to mend.
-        _ if candidates.is_empty() => Ok(None),
-        Admission::WhenFree if with(1).next().is_some() => Ok(None),
-        Admission::WhenFree => Err(Unschedulable::Saturated),
-        Admission::WhenSpare | Admission::WhenUnnoticed => {
-            let kept: Vec<usize> = with(2).collect();
-            // Whoever comes next is to find an endpoint that is not busy with a prompt, if there are two at all.
-            let quiet = with(1).filter(|index| candidates[*index].load.prefill_tokens <= 0.0);
-            let enough = !kept.is_empty() && quiet.count() >= candidates.len().min(2);
-            if enough { Ok(Some(kept)) } else { Err(Unschedulable::Saturated) }
-        }
     }
 }
 

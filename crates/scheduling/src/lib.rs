@@ -27,7 +27,7 @@ mod speed;
 
 pub use admission::{AdmissionQueue, Entry, FlowControl, Ticket};
 pub use breaker::{Outcome, OutlierDetection};
-pub use candidate::{AdapterFit, Candidate, Load, Speed};
+pub use candidate::{AdapterFit, Candidate, Candidates, Load, Speed};
 pub use chance::Chance;
 pub use decision::{CHOICES_MAX, COSTS_MAX, Choices, Cost, Decision, Reason, Term};
 pub use endpoint::EndpointId;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ranking::{Ranked, dice, rank};
 
 use crate::{
-    AdapterFit, Candidate, Chance, Decision, InferenceRequest, Policy, Reason,
+    AdapterFit, Candidate, Candidates, Chance, Decision, InferenceRequest, Policy, Reason,
     signals::SIGNAL_AGE_MAX,
 };
 
@@ -35,7 +35,7 @@ pub enum Unschedulable {
 pub fn schedule(
     policy: Policy,
     request: &InferenceRequest<'_>,
-    candidates: &[Candidate<'_>],
+    candidates: &(impl Candidates + ?Sized),
     now: Duration,
     mut chance: Chance,
 ) -> Result<Decision, Unschedulable> {
@@ -47,30 +47,47 @@ pub fn schedule(
         Policy::Predicted => (predicted::rank(candidates, &mut chance), Reason::Load),
         Policy::RoundRobin => (by_turn(len, &mut chance), Reason::Turn),
         Policy::Random => (rank(len, &[], |_| [], dice(&mut chance)), Reason::Random),
-        Policy::LeastRequest => (by_in_flight(candidates, &mut chance), Reason::Load),
-        Policy::QueueKv => by_queue_kv(candidates, now, |_| 0, &mut chance),
-        Policy::QueueKvLocal => by_queue_kv(candidates, now, |c| c.sent_since_scrape, &mut chance),
-        Policy::PrefixHash => (prefix_hash::rank(candidates, &mut chance), Reason::Prefix),
-        Policy::GieDefault => (gie::rank(request, candidates, now, &mut chance), Reason::Load),
-        Policy::LoraChain => lora_chain::rank(request, candidates, now, &mut chance)?,
+        policy => {
+            let candidates: Vec<Candidate<'_>> = candidates.all().collect();
+            of_peers(policy, request, &candidates, now, &mut chance)?
+        }
     };
     let Ranked { choices, costs } = ranked;
     let reason = match policy {
-        _ if candidates.len() == 1 => Reason::Only,
+        _ if len == 1 => Reason::Only,
         Policy::Predicted | Policy::GieDefault => advantage(candidates, choices[0]),
         _ => reason,
     };
     Ok(Decision { choices, reason, costs, left_out: Vec::new() })
 }
 
+/// By the policies of others, which are here to be compared with. They look at everything more than once.
+fn of_peers(
+    policy: Policy,
+    request: &InferenceRequest<'_>,
+    candidates: &[Candidate<'_>],
+    now: Duration,
+    chance: &mut Chance,
+) -> Result<(Ranked, Reason), Unschedulable> {
+    Ok(match policy {
+        Policy::QueueKv => by_queue_kv(candidates, now, |_| 0, chance),
+        Policy::QueueKvLocal => by_queue_kv(candidates, now, |c| c.sent_since_scrape, chance),
+        Policy::PrefixHash => (prefix_hash::rank(candidates, chance), Reason::Prefix),
+        Policy::GieDefault => (gie::rank(request, candidates, now, chance), Reason::Load),
+        Policy::LoraChain => lora_chain::rank(request, candidates, now, chance)?,
+        _ => (by_in_flight(candidates, chance), Reason::Load),
+    })
+}
+
 /// Whether the chosen candidate has of the prompt, or the adapter, what some other has not.
-fn advantage(candidates: &[Candidate<'_>], chosen: usize) -> Reason {
+fn advantage(candidates: &(impl Candidates + ?Sized), chosen: usize) -> Reason {
     let has_adapter =
-        |c: &Candidate<'_>| matches!(c.adapter, AdapterFit::Active | AdapterFit::Resident);
-    let cached = candidates[chosen].cached_blocks;
-    if cached > 0 && candidates.iter().any(|candidate| candidate.cached_blocks < cached) {
+        |c: Candidate<'_>| matches!(c.adapter, AdapterFit::Active | AdapterFit::Resident);
+    let chosen = candidates.get(chosen);
+    let cached = chosen.cached_blocks;
+    if cached > 0 && candidates.all().any(|candidate| candidate.cached_blocks < cached) {
         Reason::Prefix
-    } else if has_adapter(&candidates[chosen]) && !candidates.iter().all(has_adapter) {
+    } else if has_adapter(chosen) && !candidates.all().all(has_adapter) {
         Reason::Adapter
     } else {
         Reason::Load

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Reading;
+use crate::{Admission, Load, Reading, Speed};
 
 const NOW: Duration = Duration::from_secs(100);
 const RULE: OutlierDetection = OutlierDetection {
@@ -52,9 +52,8 @@ impl Pool {
         let adapter = self.ledger.adapter(request);
         let common = self.ledger.common(&self.slots, NOW);
         self.ledger.place_on_ring(policy);
-        let candidates =
-            self.ledger.candidates(policy, request, adapter, &self.slots, &common, NOW);
-        schedule(policy, request, &candidates, NOW, Chance::new(seed, seed)).unwrap()
+        let offer = self.ledger.offer(policy, (request, adapter), &self.slots, &common, NOW);
+        schedule(policy, request, &offer, NOW, Chance::new(seed, seed)).unwrap()
     }
 
     /// Where a request might go, as indices.

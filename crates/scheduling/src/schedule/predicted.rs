@@ -1,8 +1,10 @@
 //! `predicted`: the seconds until a request would have its last token, and what its prompt and its KV room cost the others,
 //! summed without weights.
 
+use smallvec::SmallVec;
+
 use super::ranking::{self, Ranked, Totals};
-use crate::{AdapterFit, Candidate, Chance, Choices, Load};
+use crate::{AdapterFit, COSTS_MAX, Candidate, Candidates, Chance, Choices, Load};
 
 /// Candidates so close to the best are as good, and chance chooses: predictions are not better than that, and gateways
 /// that see the same numbers must not all do the same.
@@ -17,14 +19,30 @@ const ADAPTER_SWAP_SECONDS: f64 = 0.03;
 const TERMS: [&str; 7] =
     ["kv_wait", "prefill_ahead", "prefill", "adapter", "decode", "crowding", "stall"];
 
-pub(super) fn rank(candidates: &[Candidate<'_>], chance: &mut Chance) -> Ranked {
-    let pool = PoolLoad::of(candidates);
-    let terms = |index: usize| cost(&candidates[index], &pool);
-    ranking::rank(candidates.len(), &TERMS, terms, |totals| choices(candidates, totals, chance))
+pub(super) fn rank(candidates: &(impl Candidates + ?Sized), chance: &mut Chance) -> Ranked {
+    let mut pool = PoolLoad::default();
+    let mut trial = None;
+    let mut costs: SmallVec<[[f64; TERMS.len()]; COSTS_MAX]> =
+        SmallVec::with_capacity(candidates.len());
+    for index in 0..candidates.len() {
+        let candidate = candidates.get(index);
+        pool.add(&candidate);
+        costs.push(cost(&candidate));
+        if candidate.untried && trial.is_none() {
+            trial = Some(index);
+        }
+    }
+    let [in_flight, crowded] = pool.of_each(costs.len());
+    let terms = |index: usize| {
+        let [kv_wait, ahead, prefill, adapter, decode, crowding, stall] = costs[index];
+        [kv_wait, ahead, prefill, adapter, decode, crowding * crowded, stall * in_flight]
+    };
+    ranking::rank(costs.len(), &TERMS, terms, |totals| choices(trial, totals, chance))
 }
 
+/// What choosing it costs; of the last two terms, for each request that is in flight on the pool's endpoints.
 #[inline]
-fn cost(candidate: &Candidate<'_>, pool: &PoolLoad) -> [f64; TERMS.len()] {
+fn cost(candidate: &Candidate<'_>) -> [f64; TERMS.len()] {
     let Candidate { load, speed, .. } = candidate;
     let uncached = candidate.uncached_tokens;
     let decode = speed.output_tokens * step(candidate);
@@ -50,9 +68,9 @@ fn cost(candidate: &Candidate<'_>, pool: &PoolLoad) -> [f64; TERMS.len()] {
         // Its own answer, a step a token.
         decode,
         // KV room that it takes and others have to wait for: the likelier, the fuller both this endpoint and the pool are.
-        pool.in_flight * room * (own * pool.taken).powi(2),
+        room * own * own,
         // While a prompt is computed, nobody else on the machine gets a token.
-        pool.in_flight * uncached * speed.prefill_token_seconds,
+        uncached * speed.prefill_token_seconds,
     ]
 }
 
@@ -73,22 +91,25 @@ fn taken(load: &Load) -> f64 {
 ///
 /// The average, not each endpoint's own: what a request's work costs the others is what it is worth in this pool, and must
 /// not make a busy endpoint look worse than its waits already do.
+#[derive(Default)]
 struct PoolLoad {
-    /// Requests in flight.
     in_flight: f64,
-    /// Share of the KV cache that is taken, up to the whole.
     taken: f64,
 }
 
 impl PoolLoad {
-    fn of(candidates: &[Candidate<'_>]) -> Self {
-        let count = f64::from(u32::try_from(candidates.len()).unwrap_or(u32::MAX)).max(1.0);
-        let (mut in_flight, mut filled) = (0.0, 0.0);
-        for candidate in candidates {
-            in_flight += f64::from(candidate.in_flight) + candidate.load.foreign_requests;
-            filled += taken(&candidate.load);
-        }
-        Self { in_flight: in_flight / count, taken: (filled / count).min(1.0) }
+    #[inline]
+    fn add(&mut self, candidate: &Candidate<'_>) {
+        self.in_flight += f64::from(candidate.in_flight) + candidate.load.foreign_requests;
+        self.taken += taken(&candidate.load);
+    }
+
+    /// Requests in flight on each of so many endpoints, and the same times the square of the share of the KV cache that is
+    /// taken, up to the whole.
+    fn of_each(&self, endpoints: usize) -> [f64; 2] {
+        let endpoints = f64::from(u32::try_from(endpoints).unwrap_or(u32::MAX)).max(1.0);
+        let in_flight = self.in_flight / endpoints;
+        [in_flight, in_flight * (self.taken / endpoints).min(1.0).powi(2)]
     }
 }
 
@@ -100,34 +121,36 @@ fn kv_wait(need: f64, hold: f64, candidate: &Candidate<'_>) -> f64 {
     let Some(capacity) = load.kv_capacity.filter(|capacity| *capacity > 0.0) else {
         return 0.0;
     };
-    let per_second = taken.min(capacity).max(need) / hold.max(1e-3);
-    expected_excess(taken + need - capacity, load.kv_variance.sqrt()) / per_second
+    let missing = expected_excess(taken + need - capacity, load.kv_variance);
+    if missing <= 0.0 {
+        return 0.0;
+    }
+    missing * hold.max(1e-3) / taken.min(capacity).max(need)
 }
 
-/// E[max(0, X)] for a normal X of this mean and deviation: φ and Φ in the logistic approximation.
-fn expected_excess(mean: f64, deviation: f64) -> f64 {
-    if deviation <= 0.0 {
+/// E[max(0, X)] for a normal X of this mean and variance: φ and Φ in the logistic approximation.
+#[inline]
+fn expected_excess(mean: f64, variance: f64) -> f64 {
+    /// In scales: farther from 0, the mean decides alone.
+    const FAR: f64 = 30.0;
+    // Scale of the logistic function that is closest to Φ.
+    let scale_squared = variance / (1.702 * 1.702);
+    if mean * mean >= FAR * FAR * scale_squared {
         return mean.max(0.0);
     }
-    // Integral of the logistic function that is closest to Φ.
-    let scale = deviation / 1.702;
-    match mean / scale {
-        x if x > 30.0 => mean,
-        x if x < -30.0 => 0.0,
-        x => scale * x.exp().ln_1p(),
-    }
+    let scale = scale_squared.sqrt();
+    scale * (mean / scale).exp().ln_1p()
 }
 
 /// The best, at random among those that are as good; then the next ones in order.
 ///
 /// Now and then an endpoint that was not tried for long goes first: what was learned of it may have been noise, or may be
 /// past, and who gets nothing teaches nothing.
-fn choices(candidates: &[Candidate<'_>], totals: &Totals<'_>, chance: &mut Chance) -> Choices {
+fn choices(trial: Option<usize>, totals: &Totals<'_>, chance: &mut Chance) -> Choices {
     let least = totals.cheapest.first().map_or(f64::INFINITY, |index| totals.all[*index]);
     let band = least + (least * BAND_SHARE).max(BAND_SECONDS);
     let within = totals.all.iter().filter(|total| **total <= band).count();
     let drawn = chance.below(within);
-    let trial = candidates.iter().position(|candidate| candidate.untried);
     let trial = trial.filter(|_| chance.below(TRIAL_EACH) == 0);
     let best = || {
         let within = totals.all.iter().enumerate().filter(|(_, total)| **total <= band);

@@ -123,7 +123,7 @@ pub(super) fn decide(
     chance: Chance,
 ) -> Result<Decision, Unschedulable> {
     let candidates: Vec<Candidate<'_>> = parsed.iter().map(Parsed::candidate).collect();
-    schedule(policy, request, &candidates, NOW, chance)
+    schedule(policy, request, &candidates[..], NOW, chance)
 }
 
 /// Who comes first over many dice, in order, and the costs.
@@ -192,7 +192,7 @@ fn own_counts_decide_where_every_signal_is_unknown() {
 fn nobody_to_choose_is_an_error() {
     let chance = Chance::new(0, 0);
     assert_eq!(
-        schedule(Policy::Random, &InferenceRequest::default(), &[], NOW, chance).unwrap_err(),
+        schedule(Policy::Random, &InferenceRequest::default(), &[][..], NOW, chance).unwrap_err(),
         Unschedulable::NoEndpoints
     );
 }

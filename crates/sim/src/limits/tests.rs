@@ -129,7 +129,7 @@ fn dealt(arrivals: &[Arrival], seed: u64) -> [Vec<Arrival>; 3] {
     for (turn, arrival) in (0..).zip(arrivals) {
         let chance = Chance::new(turn, seed.wrapping_add(turn));
         let request = InferenceRequest::default();
-        let decision = schedule(Policy::Random, &request, &candidates, arrival.at, chance);
+        let decision = schedule(Policy::Random, &request, &candidates[..], arrival.at, chance);
         dealt[decision.unwrap().choices[0]].push(arrival.clone());
     }
     dealt
