@@ -20,10 +20,13 @@ use crate::{
 };
 
 mod account;
+mod others;
 mod screen;
 mod trouble;
 
-use account::{Account, Foreign};
+use account::Account;
+pub use account::ScrapeMark;
+use others::Foreign;
 pub use trouble::Trouble;
 
 /// Bytes of a prompt a token takes until it has been learned: about what English text takes.
@@ -133,21 +136,6 @@ pub struct Ending {
     pub prompt_tokens: Option<u64>,
     /// Length of the answer, likewise; without it, as many tokens as were told of.
     pub output_tokens: Option<u64>,
-}
-
-/// What a gateway had on an endpoint when it sent a scrape. Goes into [`Ledger::scraped`] with the answer.
-#[derive(Clone, Copy, Debug)]
-pub struct ScrapeMark {
-    /// Requests ever sent there, and the tokens of their prompts and expected answers.
-    sent: u64,
-    sent_tokens: f64,
-    in_flight: u32,
-    kv_tokens: f64,
-}
-
-impl ScrapeMark {
-    /// Of a scrape sent before any request was.
-    pub const NOTHING: Self = Self { sent: 0, sent_tokens: 0.0, in_flight: 0, kv_tokens: 0.0 };
 }
 
 /// What the endpoints of a pick have in common.
@@ -304,7 +292,7 @@ impl Ledger {
                 count: usable.len(),
                 at: now,
                 speeds: PoolSpeed::of(accounts().map(Account::learned)),
-                foreign: Foreign::mean(accounts().filter_map(|account| account.foreign(now))),
+                foreign: Foreign::mean(accounts().map(|account| account.told(now.as_secs_f64()))),
             };
             self.common = Some(common);
             common
@@ -335,9 +323,11 @@ impl Ledger {
         common: &Common,
         now: Duration,
     ) -> Vec<Candidate<'a>> {
-        let output = self.lengths.expect(adapter, request.max_tokens.map(approximate)).tokens;
+        let limit = request.max_tokens.map(approximate);
+        let Expected { tokens: output, variance } = self.lengths.expect(adapter, limit);
         let tokens = self.tokens_of(request.prompt_bytes);
         let block_tokens = self.tokens_of(BLOCK_BYTES as u64);
+        let seconds = now.as_secs_f64();
         let asks_lists = policy == Policy::LoraChain;
         let candidate = |slot: &Slot| {
             let Match { cached, pinned } = self.cached[slot.index()];
@@ -346,6 +336,8 @@ impl Ledger {
             let unshared = (tokens - f64::from(pinned) * block_tokens).max(1.0);
             let pinned_tokens = f64::from(self.prefixes.pinned(slot.0)) * block_tokens;
             let fit = account.adapters().fit(adapter);
+            let others = account.foreign(seconds, &common.foreign);
+            let load = account.load(&others);
             Candidate {
                 cached_blocks: cached,
                 uncached_tokens: (tokens - f64::from(cached) * block_tokens).max(1.0),
@@ -355,20 +347,21 @@ impl Ledger {
                 adapter_listed: asks_lists && adapter.is_some() && account.lists(request.model),
                 ring_rank: u32::MAX,
                 load: Load {
-                    kv_tokens: account.kv_tokens() + pinned_tokens,
-                    ..account.load(now, &common.foreign)
+                    kv_tokens: load.kv_tokens + pinned_tokens,
+                    kv_variance: load.kv_variance + others.requests * variance,
+                    ..load
                 },
                 places: match request.admission {
                     Admission::Always => 0,
                     _ if fit == AdapterFit::Full => 0,
-                    Admission::WhenFree => account.places(unshared, pinned_tokens, false, now),
+                    Admission::WhenFree => account.places(unshared, pinned_tokens, false, &others),
                     Admission::WhenUnnoticed
-                        if account.would_notice(&speed, tokens + output, now) =>
+                        if account.would_notice(&speed, tokens + output, &others) =>
                     {
                         0
                     }
                     Admission::WhenSpare | Admission::WhenUnnoticed => {
-                        account.places(unshared + output, pinned_tokens, true, now)
+                        account.places(unshared + output, pinned_tokens, true, &others)
                     }
                 },
                 // As long as no endpoint has shown anything, none is behind the others.
