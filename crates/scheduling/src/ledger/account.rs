@@ -455,8 +455,8 @@ impl Account {
         let Some(waiting) = self.signals.waiting.map(|waiting| f64::from(waiting.value)) else {
             return;
         };
-        let own = f64::from(mark.in_flight) + approximate(self.sent.saturating_sub(mark.sent));
-        let since = self.sent_tokens - mark.sent_tokens;
+        let since = approximate(self.sent.saturating_sub(mark.sent));
+        let own = f64::from(mark.in_flight) + since;
         let requests = (running + waiting - own).max(0.0);
         let others = |all: f64, own: f64| if requests > 0.0 { (all - own).max(0.0) } else { 0.0 };
         let (mut held_tokens, mut kv_tokens) = (0.0, 0.0);
@@ -470,8 +470,10 @@ impl Account {
             let mean = if running > 0.0 { held / running } else { output_tokens };
             let total = held + waiting * (mean + half) + running * half;
             // Nobody passes those that wait, so there is no room that they do not need.
-            held_tokens = others(held + waiting * (mean - half).max(0.0), mark.held_tokens + since);
-            kv_tokens = others(total, mark.kv_tokens + since);
+            let own_held = mark.held_tokens + since * self.mean_prompt;
+            held_tokens = others(held + waiting * (mean - half).max(0.0), own_held);
+            let own_tokens = mark.kv_tokens + (self.sent_tokens - mark.sent_tokens);
+            kv_tokens = others(total, own_tokens);
         }
         let told = Foreign { held_tokens, kv_tokens, requests };
         self.others.tell(told, at, (mark.felt, output_tokens), &self.pace());
