@@ -405,6 +405,7 @@ impl Account {
         self.note_signals();
         if let Some(running) = self.signals.running {
             self.see_others(mark, f64::from(running.value), output_tokens, running.heard);
+            self.others.counted();
         }
         // A report may have come while the page was on its way, and then tells of a later moment.
         if !keep_later(&mut self.signals.waiting, before.waiting) {

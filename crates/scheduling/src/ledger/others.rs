@@ -2,8 +2,13 @@
 //!
 //! Its pages tell, but late. What has come since, our own streams there feel: while an engine computes a prompt, none of its
 //! streams gets a token. What has left since is expected to be as much as requests' lengths say.
+//!
+//! A stall of the machine, of the network or of the gateway itself feels the same. So no more is taken for prompts of others
+//! than others can have sent, judging by how many requests the pages usually tell of: nothing where there are none.
 
 use std::time::Duration;
+
+use crate::mean::Mean;
 
 /// A step that takes longer than expected by this share of one has had prompts in it. Shorter ones are told by the next page.
 const FELT_STEPS: f64 = 0.5;
@@ -13,6 +18,13 @@ const SILENT_STEPS: f64 = 1.0;
 const WAITED: f64 = 3.0;
 /// A silence longer than this is trouble, not a prompt: the longest that real engines compute at once take less.
 const SILENCE_SECONDS_MAX: f64 = 2.0;
+/// Weight of the newest page in what pages usually tell: the mean follows the latest ten.
+const USUAL_NEW_WEIGHT: f64 = 0.1;
+/// Arrivals are believed up to so many deviations above their mean. Prompts' lengths spread as well, so it is more than the
+/// three that would do for counts.
+const DEVIATIONS_MAX: f64 = 4.0;
+/// A page is that much older than it looks: gauges move when a step ends, and prompts make it long.
+const PAGE_LAG_SECONDS: f64 = 0.1;
 
 /// Load of others.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -78,6 +90,8 @@ struct Felt {
     /// What the page told, and tokens of an answer.
     told: Foreign,
     output_tokens: f64,
+    /// Requests of others that pages have told of lately, on average.
+    usual: Mean,
     /// Prompt tokens felt, in all and until the page.
     tokens: f64,
     tokens_told: f64,
@@ -115,13 +129,24 @@ impl Others {
         self.ending = if answer > 0.0 { 1.0 / answer } else { 0.0 };
         (self.felt.told, self.felt.output_tokens) = (told, output_tokens);
         self.felt.tokens_told = felt;
-        self.note_felt(pace);
+        self.known = self.felt_by(self.at, 0.0, pace);
     }
 
-    /// Takes from what was felt what every decision asks for.
-    fn note_felt(&mut self, pace: &Pace) {
-        let tokens = (self.felt.tokens - self.felt.tokens_told).max(0.0);
-        self.known = self.felt.told.plus(1.0, &self.came(tokens, pace));
+    /// The page counted the requests of others itself.
+    pub(super) fn counted(&mut self) {
+        let Felt { usual, told, .. } = &mut *self.felt;
+        usual.add_weighted(told.requests, USUAL_NEW_WEIGHT);
+    }
+
+    /// What the page told and what was felt since, `silent` prompt tokens more included.
+    fn felt_by(&self, now: f64, silent: f64, pace: &Pace) -> Foreign {
+        let Felt { told, usual, tokens, tokens_told, .. } = &*self.felt;
+        // As many come as end.
+        let age = (now - self.at).max(0.0) + PAGE_LAG_SECONDS;
+        let mean = usual.or(0.0) * self.ending * age;
+        let most = (mean + DEVIATIONS_MAX * mean.sqrt()) * pace.mean_prompt;
+        let tokens = (tokens - tokens_told).max(0.0) + silent;
+        told.plus(1.0, &self.came(tokens.min(most), pace))
     }
 
     /// What prompts with so many tokens bring along.
@@ -157,7 +182,7 @@ impl Others {
         let silence = now - self.heard;
         if self.streams > 0 && silence > (1.0 + SILENT_STEPS) * step {
             let pace = pace();
-            known = known.plus(1.0, &self.came(silent_prompt(silence, &pace), &pace));
+            known = self.felt_by(now, silent_prompt(silence, &pace), &pace);
         }
         Foreign::default().plus(left, &known).plus(1.0 - left, pool)
     }
@@ -168,7 +193,8 @@ impl Others {
         let since = since.as_secs_f64().max(std::mem::replace(&mut self.heard, now));
         self.streams += u32::from(first);
         let excess = now - since - pace.step;
-        if excess <= FELT_STEPS * pace.step || pace.prefill_token <= 0.0 {
+        let some = excess > FELT_STEPS * pace.step && now - since <= SILENCE_SECONDS_MAX;
+        if !some || pace.prefill_token <= 0.0 {
             return;
         }
         let waited = WAITED * (pace.step + pace.pending * pace.prefill_token);
@@ -179,7 +205,7 @@ impl Others {
         let ours = computed.min(pace.pending - self.felt.ours).max(0.0);
         self.felt.ours += ours;
         self.felt.tokens += computed - ours;
-        self.note_felt(pace);
+        self.known = self.felt_by(now, 0.0, pace);
     }
 
     /// A prompt of ours with so many tokens is not pending any more.

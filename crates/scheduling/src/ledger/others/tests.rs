@@ -11,8 +11,13 @@ fn ms(ms: u64) -> Duration {
 
 /// An endpoint that has just told of others, with a stream of ours. Answers have a hundred tokens, and so take 4 s.
 fn watched() -> Others {
+    watched_where_pages_tell(TOLD)
+}
+
+fn watched_where_pages_tell(told: Foreign) -> Others {
     let mut others = Others::default();
-    others.tell(TOLD, ms(0), (0.0, 100.0), &PACE);
+    others.tell(told, ms(0), (0.0, 100.0), &PACE);
+    others.counted();
     others.token(ms(0), true, &PACE, ms(40));
     others
 }
@@ -70,8 +75,52 @@ fn a_first_token_that_waited_for_room_tells_of_no_prompt() {
     let pace = Pace { pending: 1_000.0, ..PACE };
     let mut others = Others::default();
     others.tell(TOLD, ms(3_000), (0.0, 100.0), &PACE);
-    others.token(ms(0), true, &pace, ms(5_000));
-    check(felt(&others, &PACE, ms(5_000)), 0.0);
+    others.counted();
+    others.token(ms(3_000), true, &pace, ms(4_000));
+    check(felt(&others, &PACE, ms(4_000)), 0.0);
+}
+
+#[test]
+fn who_is_alone_takes_no_stall_for_a_prompt() {
+    let mut others = watched_where_pages_tell(Foreign::default());
+    check(felt(&others, &PACE, ms(440)), 0.0);
+    others.token(ms(40), false, &PACE, ms(1_540));
+    check(felt(&others, &PACE, ms(1_540)), 0.0);
+    assert_eq!(others.requests().to_bits(), 0);
+}
+
+#[test]
+fn no_more_is_felt_than_others_can_have_sent() {
+    let mut others = watched();
+    // Of four answers that take 4 s each one ends in a second, so one comes.
+    others.token(ms(40), false, &PACE, ms(1_040));
+    let one_in = |seconds: f64| 1_000.0 * (seconds + 4.0 * seconds.sqrt());
+    let lag = PAGE_LAG_SECONDS;
+    check(felt(&others, &PACE, ms(1_040)), 4_800.0);
+    others.token(ms(1_040), false, &PACE, ms(1_960));
+    check(felt(&others, &PACE, ms(1_960)), one_in(1.96 + lag));
+    // A silence counts within the same limit.
+    check(felt(&others, &PACE, ms(2_560)), one_in(2.56 + lag));
+    // What is no prompt any more is not even kept for later.
+    let mut hung = watched();
+    hung.token(ms(40), false, &PACE, ms(2_540));
+    check(felt(&hung, &PACE, ms(2_540)), 0.0);
+}
+
+#[test]
+fn a_page_that_tells_of_nobody_for_once_does_not_deafen() {
+    let mut others = watched();
+    others.tell(Foreign::default(), ms(1_000), (0.0, 100.0), &PACE);
+    others.counted();
+    others.token(ms(1_000), false, &PACE, ms(1_240));
+    check(felt(&others, &PACE, ms(1_240)), 1_000.0);
+    // After many it is true.
+    for page in 1..=60 {
+        others.tell(Foreign::default(), ms(1_000 + page), (others.felt(), 100.0), &PACE);
+        others.counted();
+    }
+    others.token(ms(1_240), false, &PACE, ms(1_640));
+    assert!(felt(&others, &PACE, ms(1_640)) < 200.0);
 }
 
 #[test]
