@@ -102,7 +102,7 @@ def test_gc03_every_answer_comes_from_an_endpoint_of_the_pool(cluster, gate, poo
     first, _ = pools
     route_to(cluster, "route", pool_backend("primary"))
     gate.wait_for(200)
-    assert set(gate.served_by(100)) == all_of(first)
+    assert set(gate.served_by(100)) <= all_of(first)
 
 
 def test_gc04_every_rank_of_a_pod_is_reached(cluster, gateways, start, addresses):

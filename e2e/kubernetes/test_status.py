@@ -121,7 +121,13 @@ def test_a_definition_that_keeps_less_of_a_status_is_not_written_to_again_and_ag
     gate.wait_for(200)
     named = {"llm-inference-gateway"}
     eventually(lambda: gateways_of(current(cluster, item)) == named, 10, "its Gateway alone")
-    assert told(current(cluster, item)["status"]["parent"][0]["conditions"]) == READY
+
+    def conditions() -> list[dict]:
+        return current(cluster, item)["status"]["parent"][0]["conditions"]
+
+    # Until its Pods are heard of, the message says that there are none.
+    eventually(lambda: "no Pod" not in conditions()[0]["message"], 10, "a word of its Pods")
+    assert told(conditions()) == READY
     audited = len(cluster.double.audit)
     wait_for_renewals(cluster)
     later = cluster.double.audit[audited:]

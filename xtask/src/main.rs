@@ -1,4 +1,4 @@
-//! The repository's own commands: `cargo xtask test` and `cargo xtask tidy`.
+//! The repository's own commands: `cargo xtask test`, `cargo xtask tidy` and `cargo xtask bench`.
 //!
 //! `test` is the one command that says whether a change is good: it runs every check there is, in
 //! the order in which they fail fastest, and stops at the first that fails. `tidy` runs only the
@@ -8,6 +8,7 @@
 //! with `cargo build` alone.
 //!
 //! - [`steps`]: the checks, their order, and the runner that times them
+//! - [`bench`]: what a request costs
 //! - [`e2e`]: the end-to-end suites, their Python environment and browser
 //! - [`generated`], [`definitions`]: pages and files written from what the binary prints
 //! - `tidy` (tests only): the rules of the house
@@ -19,6 +20,7 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "a tool may read the clock and the environment")]
 
+mod bench;
 mod definitions;
 mod e2e;
 mod generated;
@@ -61,6 +63,8 @@ enum Command {
     Tidy,
     /// Write the generated pages of the documentation and the CustomResourceDefinitions anew
     Generate,
+    /// Measure what a request costs
+    Bench(bench::Arguments),
 }
 
 /// Where things are: every command runs in `root`, every product goes below `target`.
@@ -112,5 +116,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { only, list: false, pytest } => steps::run(&places, &only, &pytest),
         Command::Tidy => steps::tidy(&places),
         Command::Generate => generated::write(&places),
+        Command::Bench(arguments) => bench::run(&places, &arguments),
     }
 }

@@ -2,7 +2,6 @@
 //! building values. Iterative, so that no body can overflow the stack; strings, the bulk of a
 //! prompt, are skipped with vector instructions.
 
-use memchr::memchr2;
 use std::ops::Range;
 
 /// Objects and arrays that may be open at once. Python's own reader gives up at about as many.
@@ -217,7 +216,7 @@ impl<'a> Scanner<'a> {
         self.at += 1;
         loop {
             let rest = &self.text[self.at..];
-            let stop = near_special(rest).unwrap_or_else(|| far_special(rest));
+            let stop = special(rest);
             self.at += stop + 1;
             match rest.get(stop) {
                 Some(b'"') => return Ok(()),
@@ -304,35 +303,38 @@ fn whole_numbers(text: &[u8]) -> usize {
     }
 }
 
-/// How far ahead a string is searched word by word: escapes tend to come in crowds, and for short
-/// distances this beats the start-up of a vector search.
-const NEAR_WORDS: usize = 4;
+/// Bytes of a string looked at together: two or four vector registers.
+const BLOCK: usize = 32;
 
-/// The place of the first quote, backslash or control character, if it is near.
-fn near_special(rest: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    // The lowest high bit of the result is that of the first byte below `bound`, which is what
-    // counts.
-    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word & HIGHS;
-    let (words, _) = rest.as_chunks::<8>();
-    words.iter().take(NEAR_WORDS).enumerate().find_map(|(index, word)| {
-        let word = u64::from_le_bytes(*word);
-        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let special = quote | backslash | below(word, u64::from(b' '));
-        (special != 0).then(|| index * 8 + special.trailing_zeros() as usize / 8)
-    })
+/// The place of the first quote, backslash or control character; the end of the text if there is none.
+fn special(rest: &[u8]) -> usize {
+    // Zero for those, and for no other byte.
+    let rank = |byte: u8| (byte ^ b'"').min(byte ^ b'\\').min(byte.saturating_sub(b' ' - 1));
+    let (blocks, _) = rest.as_chunks::<BLOCK>();
+    // A fold without early exit becomes vector instructions.
+    let none =
+        |block: &[u8; BLOCK]| block.iter().fold(u8::MAX, |least, &byte| least.min(rank(byte))) > 0;
+    let start = blocks.iter().take_while(|block| none(block)).count() * BLOCK;
+    let near = &rest[start..];
+    let (words, _) = near.as_chunks::<8>();
+    let words = words.iter().enumerate().find_map(|(index, word)| {
+        let bits = special_bits(u64::from_le_bytes(*word));
+        (bits != 0).then(|| index * 8 + bits.trailing_zeros() as usize / 8)
+    });
+    let tail = near.len() - near.len() % 8;
+    let last = || near[tail..].iter().position(|&byte| rank(byte) == 0);
+    start + words.or_else(|| Some(tail + last()?)).unwrap_or(near.len())
 }
 
-/// The same wherever it is; the end of the text if there is none.
-fn far_special(rest: &[u8]) -> usize {
-    let stop = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-    // A fold without early exit becomes vector instructions.
-    if rest[..stop].iter().fold(u8::MAX, |least, &byte| least.min(byte)) >= b' ' {
-        return stop;
-    }
-    rest[..stop].iter().position(|&byte| byte < b' ').unwrap_or(stop)
+/// The lowest bit that is set is the high bit of the first such byte of a word.
+fn special_bits(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // Bytes after the first that is below may be marked wrongly.
+    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word & HIGHS;
+    let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+    let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+    quote | backslash | below(word, u64::from(b' '))
 }
 
 /// Which of the open containers are objects, one bit each.

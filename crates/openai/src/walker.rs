@@ -138,15 +138,12 @@ impl Walker {
 
     /// Reads on.
     pub(crate) fn push(&mut self, mut piece: &[u8], sink: &mut impl Sink) {
-        while let Some(&byte) = piece.first() {
+        while !piece.is_empty() {
             let used = match self.state {
-                State::Between => {
-                    self.between(byte, sink);
-                    1
-                }
+                State::Between => self.between(piece, sink),
                 State::Text => self.text(piece, sink),
                 State::Escape => {
-                    self.keep(&[byte]);
+                    self.keep(&piece[..1]);
                     self.state = State::Text;
                     1
                 }
@@ -156,35 +153,40 @@ impl Walker {
         }
     }
 
-    fn between(&mut self, byte: u8, sink: &mut impl Sink) {
-        match byte {
-            b' ' | b'\n' | b'\r' | b'\t' => {}
-            b'{' => self.open(true, sink),
-            b'[' => self.open(false, sink),
-            b'}' | b']' => {
-                self.closed |= self.depth == 1;
-                self.depth = self.depth.saturating_sub(1);
-                self.key_next = false;
-            }
-            b',' => {
-                if let Some(level) = self.level() {
-                    self.key_next = self.object[level];
-                    if !self.object[level] {
-                        self.path[level] = Step::Later;
+    /// Reads on up to the beginning of a string, a number or a word; returns the bytes used.
+    fn between(&mut self, piece: &[u8], sink: &mut impl Sink) -> usize {
+        for (at, byte) in piece.iter().enumerate() {
+            match byte {
+                b' ' | b'\n' | b'\r' | b'\t' => {}
+                b'{' => self.open(true, sink),
+                b'[' => self.open(false, sink),
+                b'}' | b']' => {
+                    self.closed |= self.depth == 1;
+                    self.depth = self.depth.saturating_sub(1);
+                    self.key_next = false;
+                }
+                b',' => {
+                    if let Some(level) = self.level() {
+                        self.key_next = self.object[level];
+                        if !self.object[level] {
+                            self.path[level] = Step::Later;
+                        }
                     }
                 }
-            }
-            b':' => self.key_next = false,
-            b'"' => {
-                self.token.clear();
-                self.state = State::Text;
-            }
-            _ => {
-                self.token.clear();
-                self.keep(&[byte]);
-                self.state = State::Literal;
+                b':' => self.key_next = false,
+                b'"' => {
+                    self.token.clear();
+                    self.state = State::Text;
+                    return at + 1;
+                }
+                _ => {
+                    self.token.clear();
+                    self.state = State::Literal;
+                    return at;
+                }
             }
         }
+        piece.len()
     }
 
     /// The index of the innermost container, where it is remembered.
@@ -207,22 +209,23 @@ impl Walker {
 
     /// Reads on in a string; returns the bytes used.
     fn text(&mut self, piece: &[u8], sink: &mut impl Sink) -> usize {
-        let Some(stop) = memchr2(b'"', b'\\', piece) else {
+        let Some(stop) = string_stop(piece) else {
             self.keep(piece);
             return piece.len();
         };
-        self.keep(&piece[..stop]);
         if piece[stop] == b'\\' {
-            self.keep(b"\\");
+            self.keep(&piece[..=stop]);
             self.state = State::Escape;
             return stop + 1;
         }
         self.state = State::Between;
         if let Some(level) = self.level() {
+            let path = &mut self.path;
+            let text = whole(&mut self.token, &piece[..stop]);
             if self.key_next {
-                self.path[level] = Step::named(&self.token);
+                path[level] = Step::named(text);
             } else {
-                sink.found(&self.path[..self.depth], Found::Text(&self.token));
+                sink.found(&path[..self.depth], Found::Text(text));
             }
         }
         stop + 1
@@ -237,10 +240,10 @@ impl Walker {
             self.keep(piece);
             return piece.len();
         };
-        self.keep(&piece[..stop]);
         self.state = State::Between;
         if self.level().is_some() {
-            sink.found(&self.path[..self.depth], Found::Literal(&self.token));
+            let text = whole(&mut self.token, &piece[..stop]);
+            sink.found(&self.path[..self.depth], Found::Literal(text));
         }
         stop
     }
@@ -250,9 +253,35 @@ impl Walker {
         if self.depth > LEVELS {
             return;
         }
-        let room = TOKEN_BYTES_MAX - self.token.len();
-        self.token.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        extend(&mut self.token, bytes);
     }
+}
+
+/// Bytes looked at one by one before a vector search begins, which is slow to start: most keys are shorter.
+const NEAR_BYTES: usize = 16;
+
+/// Where a string ends or has an escape.
+fn string_stop(piece: &[u8]) -> Option<usize> {
+    let near = &piece[..piece.len().min(NEAR_BYTES)];
+    let stops = |byte: &u8| matches!(byte, b'"' | b'\\');
+    near.iter().position(stops).or_else(|| {
+        let far = memchr2(b'"', b'\\', &piece[near.len()..])?;
+        Some(near.len() + far)
+    })
+}
+
+/// A string or literal whose end has come, of which the beginning may have been kept.
+fn whole<'a>(kept: &'a mut Vec<u8>, end: &'a [u8]) -> &'a [u8] {
+    if kept.is_empty() {
+        return &end[..end.len().min(TOKEN_BYTES_MAX)];
+    }
+    extend(kept, end);
+    kept
+}
+
+fn extend(token: &mut Vec<u8>, bytes: &[u8]) {
+    let room = TOKEN_BYTES_MAX - token.len();
+    token.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }
 
 #[cfg(test)]

@@ -63,13 +63,10 @@ impl Assignment {
 
     fn note_endpoint(&mut self) {
         let spec = &self.claim.endpoint.spec;
-        let id = spec.id.to_string();
-        let cluster = format!("outbound|{}||{}", spec.port, self.pool.key().service());
-        self.note(|record| {
-            record.upstream_host = Some(id);
-            record.upstream_cluster = Some(cluster);
-            record.attempts += 1;
-        });
+        let Some(record) = self.record.get() else { return };
+        record.upstream_host = Some(spec.id.as_str().to_owned());
+        record.upstream_cluster = Some(self.pool.cluster(spec.port));
+        record.attempts += 1;
     }
 
     /// Changes the record.

@@ -1,6 +1,6 @@
 //! Every metric of the gateway, declared once: name, help, labels.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder};
@@ -10,19 +10,15 @@ use crate::{Finish, Member, PoolKey, RequestRecord, pool::Picked};
 mod gauges;
 mod istio;
 mod make;
+mod series;
 mod tally;
 
 use gauges::Gauges;
 use istio::IstioMetrics;
 use make::Maker;
 pub use make::MetricReference;
+use series::AllSeries;
 pub use tally::{OutcomeTally, RequestTally, TalliedOutcome, Tally, TokenTally};
-
-/// Distinct values a `model` label takes from answers, and as many again from objects; more become
-/// `other`.
-const MODEL_LABELS_MAX: usize = 256;
-/// Longest value of a `model` label, in bytes; a longer name becomes `other`.
-const MODEL_LABEL_BYTES_MAX: usize = 256;
 
 /// vLLM's buckets for time to first token, so that both sides' quantiles compare.
 const TTFT_SECONDS: [f64; 21] = [
@@ -53,7 +49,7 @@ pub struct Workload {
 pub struct Metrics {
     registry: Registry,
     reference: Vec<MetricReference>,
-    models: Mutex<BTreeSet<String>>,
+    series: AllSeries,
     /// Gauges are set anew for each page; one page at a time.
     page: Mutex<()>,
 
@@ -66,7 +62,7 @@ pub struct Metrics {
     scrapes: IntCounterVec,
     client_disconnects: IntCounterVec,
 
-    /// Access log lines that found the log's buffer full.
+    /// Access log lines that found the log's buffer full or could not be written.
     pub log_lines_dropped: IntCounter,
     /// Tasks and requests that ended in a panic.
     pub panics: IntCounter,
@@ -113,7 +109,7 @@ impl Metrics {
             )?,
             log_lines_dropped: make.plain(
                 "tokenweir_access_log_dropped_total",
-                "Access log lines dropped because their reader was too slow.",
+                "Access log lines dropped because their reader was too slow or the log could not be written.",
             )?,
             panics: make.plain(
                 "tokenweir_panics_total",
@@ -134,7 +130,7 @@ impl Metrics {
                 "How often a limit of client connections took effect.",
                 &["limit"],
             )?,
-            models: Mutex::default(),
+            series: AllSeries::default(),
             page: Mutex::default(),
             registry: make.registry,
             reference: make.made.into_inner(),
@@ -148,15 +144,12 @@ impl Metrics {
 
     /// Takes in a request that has ended.
     pub(crate) fn observe(&self, record: &RequestRecord, duration: Duration) {
-        let model = self.model_label(record);
-        let pool = pool_label(record);
-        let pool = pool.as_str();
-        self.istio.observe_request(record, duration, &model);
-        self.istio.observe_tokens(record, &model);
-        self.latencies.observe(record, duration, &[model.as_str(), pool]);
+        let series = self.series.of(record, || Arc::from(pool_label(record)));
+        series.ended(self, record, duration);
+        let pool = series.pool();
         match &record.finish {
             Some(Finish::Refused(reason)) => {
-                self.refusals.with_label_values(&[reason, pool]).inc();
+                self.refusals.with_label_values(&[*reason, pool]).inc();
             }
             Some(Finish::ClientGone) => self.client_disconnects.with_label_values(&[pool]).inc(),
             Some(
@@ -170,10 +163,8 @@ impl Metrics {
     }
 
     pub(crate) fn picked(&self, picked: &Picked, record: &RequestRecord, took: Duration) {
-        let pool = pool_label(record);
-        self.picks.with_label_values(&[&pool, picked.policy.name(), picked.reason.name()]).inc();
-        let labels = [&self.model_label(record), &pool];
-        self.latencies.pick.with_label_values(&labels).observe(took.as_secs_f64());
+        let series = self.series.of(record, || Arc::from(pool_label(record)));
+        series.picked(self, (picked.policy, picked.reason), took);
     }
 
     pub(crate) fn retry(&self, pool: &str, outcome: &str) {
@@ -183,28 +174,6 @@ impl Metrics {
     /// Counts a reading of an endpoint in each pool that it is in.
     pub fn scraped(&self, pool: &str, outcome: &'static str) {
         self.scrapes.with_label_values(&[pool, outcome]).inc();
-    }
-
-    /// The model as a label: a name that clients make up never becomes one.
-    fn model_label(&self, record: &RequestRecord) -> String {
-        let Some(model) = record.request_model.as_deref().filter(|model| !model.is_empty()) else {
-            return "unknown".to_owned();
-        };
-        let mut models = self.models.lock();
-        if models.contains(model) {
-            return model.to_owned();
-        }
-        // A rewritten request was answered for the name sent on, whatever the client's was.
-        let answered = record.response_code == 200 && record.target_model.is_none();
-        let real = record.model_known || answered;
-        // Names that objects give have room of their own: what clients make up, and an obliging
-        // endpoint answers for, cannot take it.
-        let room = if record.model_known { 2 * MODEL_LABELS_MAX } else { MODEL_LABELS_MAX };
-        if !real || models.len() >= room || model.len() > MODEL_LABEL_BYTES_MAX {
-            return "other".to_owned();
-        }
-        models.insert(model.to_owned());
-        model.to_owned()
     }
 
     /// The page, in Prometheus text format 0.0.4.
@@ -273,20 +242,6 @@ impl Latencies {
                 &PICK_SECONDS,
             )?,
         })
-    }
-
-    fn observe(&self, record: &RequestRecord, duration: Duration, labels: &[&str; 2]) {
-        let values = [
-            (&self.duration, Some(duration)),
-            (&self.ttft, record.ttft()),
-            (&self.tpot, record.tpot()),
-            (&self.queue, record.queue),
-        ];
-        for (histogram, value) in values {
-            if let Some(value) = value {
-                histogram.with_label_values(labels).observe(value.as_secs_f64());
-            }
-        }
     }
 }
 

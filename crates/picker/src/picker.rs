@@ -147,8 +147,16 @@ impl EndpointPicker {
     pub fn straight_to(&self, pool: &PoolKey) -> Routed {
         let target = self.0.table.load().pools.get(pool).cloned();
         let (pool, delivery) = (pool.clone(), Delivery::default());
-        let routed =
-            Routed { route: "".into(), rule: None, pool, timeout: None, delivery, target: None };
+        let name: Arc<str> = "".into();
+        let routed = Routed {
+            route: Arc::clone(&name),
+            rule: None,
+            name,
+            pool,
+            timeout: None,
+            delivery,
+            target: None,
+        };
         routed.to(target)
     }
 

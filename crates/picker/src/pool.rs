@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use scheduling::{
     Admission, Chance, Cost, Decision, EndpointId, Entry, FlowControl, InferenceRequest,
     OutlierDetection, Policy, Reason, Signals, Slot, Unschedulable,
@@ -23,6 +24,8 @@ use crate::{
     waiting::{Lobby, Room},
 };
 
+/// Ports of one pool whose cluster's name is kept; a pool has one, or a few where its endpoints share a machine.
+const CLUSTERS_MAX: usize = 16;
 /// Of requests for which no object says another.
 const PRIORITY_DEFAULT: i32 = 0;
 
@@ -69,10 +72,14 @@ pub(crate) struct Pool {
     lobby: Arc<Lobby>,
     turns: AtomicU64,
     seed: u64,
+    /// What Envoy would call the endpoints with each port.
+    clusters: Mutex<Clusters>,
 }
 
 /// The endpoints of a decision after the first, in order.
 pub(crate) type Chosen = SmallVec<[Arc<Endpoint>; scheduling::CHOICES_MAX]>;
+
+type Clusters = SmallVec<[(u16, Arc<str>); 2]>;
 
 /// What a pool chose for one request.
 #[derive(Debug)]
@@ -93,7 +100,21 @@ impl Pool {
         seed: u64,
     ) -> Self {
         let (snapshot, room) = (ArcSwap::default(), Room::default());
-        Self { key, metrics, snapshot, ledger, room, lobby, turns: AtomicU64::new(0), seed }
+        let (turns, clusters) = (AtomicU64::new(0), Mutex::default());
+        Self { key, metrics, snapshot, ledger, room, lobby, turns, seed, clusters }
+    }
+
+    /// What Envoy would call the endpoints with this port.
+    pub(crate) fn cluster(&self, port: u16) -> Arc<str> {
+        let mut clusters = self.clusters.lock();
+        if let Some((_, name)) = clusters.iter().find(|(known, _)| *known == port) {
+            return Arc::clone(name);
+        }
+        let name: Arc<str> = format!("outbound|{port}||{}", self.key.service()).into();
+        if clusters.len() < CLUSTERS_MAX {
+            clusters.push((port, Arc::clone(&name)));
+        }
+        name
     }
 
     pub(crate) fn room(&self) -> &Room {

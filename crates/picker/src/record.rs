@@ -79,7 +79,7 @@ pub struct RequestRecord {
     pub target_model: Option<String>,
     pub stream: bool,
     pub upstream_host: Option<String>,
-    pub upstream_cluster: Option<String>,
+    pub upstream_cluster: Option<Arc<str>>,
     /// Endpoints tried.
     pub attempts: u32,
 

@@ -25,6 +25,8 @@ pub trait RouteQuery {
 pub struct Routed {
     pub route: Arc<str>,
     pub rule: Option<Arc<str>>,
+    /// The route and its rule, as logs have them.
+    pub name: Arc<str>,
     pub pool: PoolKey,
     /// Total time for the answer: the route's, else the pool's.
     pub timeout: Option<Duration>,
@@ -46,17 +48,34 @@ impl Routed {
 /// All routes, by port and host. Swapped whole.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
-    ports: BTreeMap<u16, Vec<(HostPattern, Arc<RouteSpec>)>>,
+    ports: BTreeMap<u16, Vec<(HostPattern, Arc<Known>)>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    route: RouteSpec,
+    /// Of each rule, as logs have it.
+    names: Vec<Arc<str>>,
+}
+
+impl Known {
+    fn new(route: &RouteSpec) -> Self {
+        let name = |rule: &RouteRule| match &rule.name {
+            Some(rule) => format!("{}/{rule}", route.name).into(),
+            None => Arc::clone(&route.name),
+        };
+        Self { names: route.rules.iter().map(name).collect(), route: route.clone() }
+    }
 }
 
 impl RouteTable {
     /// The most specific host comes first; among equals the order of `routes` holds.
     pub(crate) fn new(routes: &[RouteSpec]) -> Self {
-        let mut ports: BTreeMap<u16, Vec<(HostPattern, Arc<RouteSpec>)>> = BTreeMap::new();
+        let mut ports: BTreeMap<u16, Vec<(HostPattern, Arc<Known>)>> = BTreeMap::new();
         for route in routes {
-            let route = Arc::new(route.clone());
+            let known = Arc::new(Known::new(route));
             let hosts = ports.entry(route.port).or_default();
-            hosts.extend(route.hosts.iter().map(|host| (host.clone(), Arc::clone(&route))));
+            hosts.extend(route.hosts.iter().map(|host| (host.clone(), Arc::clone(&known))));
         }
         for hosts in ports.values_mut() {
             hosts.sort_by_key(|(host, _)| match host {
@@ -79,11 +98,12 @@ impl RouteTable {
         let claimed =
             hosts.iter().map(|(host, _)| host).find(|host| host_matches(host, query.host()));
         let mut claiming = hosts.iter().filter(|(host, _)| Some(host) == claimed);
-        let found = claiming.find_map(|(_, route)| {
-            let rule = route.rules.iter().find(|rule| rule_matches(rule, query))?;
-            Some((route, rule))
+        let found = claiming.find_map(|(_, known)| {
+            let named = known.route.rules.iter().zip(&known.names);
+            let (rule, name) = named.into_iter().find(|(rule, _)| rule_matches(rule, query))?;
+            Some((&known.route, rule, name))
         });
-        let Some((route, rule)) = found else {
+        let Some((route, rule, name)) = found else {
             let clipped = |text: &str| text.chars().take(200).collect();
             return Err(Refusal::NoRoute {
                 host: clipped(query.host()),
@@ -97,6 +117,7 @@ impl RouteTable {
         Ok(Routed {
             route: Arc::clone(&route.name),
             rule: rule.name.clone(),
+            name: Arc::clone(name),
             pool: rule.pools[index].pool.clone(),
             timeout: rule.timeout,
             delivery: Delivery::default(),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use prometheus::IntCounter;
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Owns tasks: starts them, tells them to stop, waits for them.
@@ -26,10 +27,21 @@ impl Tasks {
     }
 
     /// Starts a task. A panic in it ends this task alone; it is logged and counted.
-    #[expect(clippy::disallowed_methods, reason = "the wrapper that owns every task")]
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_on(&Handle::current(), name, future);
+    }
+
+    /// As [`Tasks::spawn`], on another runtime than the caller's.
+    pub fn spawn_on(
+        &self,
+        runtime: &Handle,
+        name: &'static str,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
         let panics = self.panics.clone();
-        tokio::spawn(self.tracker.track_future(async move {
+        // Each layer around a future has room for it twice: before and while it is polled. A box has it once.
+        let future = Box::pin(future);
+        runtime.spawn(self.tracker.track_future(async move {
             if let Err(panic) = contain(future).await {
                 panics.inc();
                 tracing::error!(task = name, %panic, "task panicked: a bug");

@@ -1,7 +1,13 @@
 //! Connections to endpoints: kept alive, given up before vLLM closes them, replaced once for free
 //! when a kept one breaks before any byte of an answer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -20,7 +26,7 @@ use tokio::{
     time::{Duration, Instant, timeout},
 };
 
-use crate::Limits;
+use crate::{Limits, driver::Driver};
 
 pub(crate) type RequestBody = Full<Bytes>;
 
@@ -76,13 +82,27 @@ pub(crate) struct Connections {
 #[derive(Debug, Default)]
 struct Idle {
     /// Last used last; at most `upstream_idle_max`.
-    http1: Vec<(http1::SendRequest<RequestBody>, Instant)>,
+    http1: Vec<(Line, Instant)>,
     /// One connection carries every request.
     http2: Option<http2::SendRequest<RequestBody>>,
 }
 
+/// An HTTP/1.1 connection.
+#[derive(Debug)]
+struct Line {
+    sender: http1::SendRequest<RequestBody>,
+    driver: Driver,
+}
+
+impl Line {
+    /// Ready when it can carry a request, an error if it never will again.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.driver.poll(context, |context| self.sender.poll_ready(context))
+    }
+}
+
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Line),
     Http2(http2::SendRequest<RequestBody>),
 }
 
@@ -92,19 +112,28 @@ enum Sender {
 pub(crate) struct Lease {
     connections: Arc<Connections>,
     endpoint: EndpointId,
-    sender: http1::SendRequest<RequestBody>,
+    line: Line,
 }
 
 impl Lease {
+    /// Polls what comes over the connection.
+    pub(crate) fn poll<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        wanted: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.line.driver.poll(context, wanted)
+    }
+
     /// The answer has ended: the connection can carry another.
     pub(crate) fn give_back(self) {
-        if self.sender.is_closed() {
+        if self.line.sender.is_closed() {
             return;
         }
         let mut idle = self.connections.idle.lock();
         let kept = &mut idle.entry(self.endpoint).or_default().http1;
         if kept.len() < self.connections.limits.upstream_idle_max {
-            kept.push((self.sender, Instant::now()));
+            kept.push((self.line, Instant::now()));
         }
     }
 }
@@ -130,6 +159,12 @@ impl Connections {
             }
         });
         connections
+    }
+
+    /// Others, kept apart from these: the idle ones that may be kept are shared out among so many.
+    pub(crate) fn beside(&self, threads: usize) -> Arc<Self> {
+        let upstream_idle_max = self.limits.upstream_idle_max.div_ceil(threads);
+        Self::new(Limits { upstream_idle_max, ..self.limits }, &self.tasks)
     }
 
     /// Sends a request and waits for the response head. Dropping the future closes the connection.
@@ -162,10 +197,14 @@ impl Connections {
         request: &impl Fn(Version) -> Request<RequestBody>,
     ) -> Result<Exchange, hyper::Error> {
         match sender {
-            Sender::Http1(mut sender) => {
-                let response = sender.send_request(request(Version::HTTP_11)).await?;
+            Sender::Http1(mut line) => {
+                let mut sent = pin!(line.sender.send_request(request(Version::HTTP_11)));
+                let response = poll_fn(|context| {
+                    line.driver.poll(context, |context| sent.as_mut().poll(context))
+                });
+                let response = response.await?;
                 let connections = Arc::clone(self);
-                Ok((response, Some(Lease { connections, endpoint: spec.id.clone(), sender })))
+                Ok((response, Some(Lease { connections, endpoint: spec.id.clone(), line })))
             }
             Sender::Http2(mut sender) => {
                 let sent = sender.send_request(request(Version::HTTP_2)).await;
@@ -185,14 +224,22 @@ impl Connections {
         }
         loop {
             let popped = self.idle.lock().get_mut(&spec.id).and_then(|idle| idle.http1.pop());
-            let (mut sender, since) = popped?;
-            if since.elapsed() >= self.limits.upstream_idle_timeout || sender.is_closed() {
+            let (mut line, since) = popped?;
+            if since.elapsed() >= self.limits.upstream_idle_timeout {
                 continue;
             }
-            if sender.is_ready()
-                || matches!(timeout(READY_WAIT_MAX, sender.ready()).await, Ok(Ok(())))
-            {
-                return Some(Sender::Http1(sender));
+            line.driver.catch_up();
+            // A look at it is mostly enough, and costs no timer.
+            let now = poll_fn(|context| Poll::Ready(line.poll_ready(context))).await;
+            let ready = match now {
+                Poll::Ready(ready) => ready.is_ok(),
+                Poll::Pending => {
+                    let soon = timeout(READY_WAIT_MAX, poll_fn(|context| line.poll_ready(context)));
+                    matches!(soon.await, Ok(Ok(())))
+                }
+            };
+            if ready {
+                return Some(Sender::Http1(line));
             }
         }
     }
@@ -229,12 +276,7 @@ impl Connections {
         match spec.protocol {
             AppProtocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await?;
-                self.tasks.spawn("upstream connection", async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "upstream connection ended");
-                    }
-                });
-                Ok(Sender::Http1(sender))
+                Ok(Sender::Http1(Line { sender, driver: Driver::new(connection) }))
             }
             AppProtocol::H2c => {
                 let (sender, connection) = http2::Builder::new(Executor(self.tasks.clone()))
@@ -263,7 +305,7 @@ impl Connections {
         let now = Instant::now();
         let old = self.limits.upstream_idle_timeout;
         self.idle.lock().retain(|_, idle| {
-            idle.http1.retain(|(sender, since)| !sender.is_closed() && now - *since < old);
+            idle.http1.retain(|(_, since)| now - *since < old);
             idle.http2.take_if(|sender| sender.is_closed());
             !idle.http1.is_empty() || idle.http2.is_some()
         });

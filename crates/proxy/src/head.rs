@@ -2,27 +2,34 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
 use openai::Operation;
 use picker::{RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, RouteQuery};
 use scheduling::hash_bytes;
 
-use crate::{Limits, explain::X_TOKENWEIR_EXPLAIN};
+use crate::{Limits, access_log::ip, explain::X_TOKENWEIR_EXPLAIN};
 
 /// The request's name in logs, ours and the endpoint's.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Name of an InferenceObjective: as the Endpoint Picker called it, and as llm-d does.
-const OBJECTIVE: [&str; 2] = ["x-gateway-inference-objective", "x-llm-d-inference-objective"];
+static OBJECTIVE: [HeaderName; 2] = [
+    HeaderName::from_static("x-gateway-inference-objective"),
+    HeaderName::from_static("x-llm-d-inference-objective"),
+];
 /// Whose a request is, likewise.
-const FAIRNESS_ID: [&str; 2] = ["x-gateway-inference-fairness-id", "x-llm-d-inference-fairness-id"];
+static FAIRNESS_ID: [HeaderName; 2] = [
+    HeaderName::from_static("x-gateway-inference-fairness-id"),
+    HeaderName::from_static("x-llm-d-inference-fairness-id"),
+];
 /// Where Anthropic's clients have their key.
-const X_API_KEY: &str = "x-api-key";
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
+/// Longest address as text, in bytes.
+const ADDRESS_BYTES_MAX: usize = 48;
 /// Longest request id taken from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -92,10 +99,9 @@ impl Head {
     pub(crate) fn flow(&self) -> u64 {
         let named = FAIRNESS_ID.iter().find_map(|name| self.said(name)).map(HeaderValue::as_bytes);
         let key = || {
-            let bearer = self
-                .said(header::AUTHORIZATION.as_str())
-                .and_then(|value| bearer(value.as_bytes()));
-            bearer.or_else(|| self.said(X_API_KEY).map(HeaderValue::as_bytes))
+            let bearer =
+                self.said(&header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+            bearer.or_else(|| self.said(&X_API_KEY).map(HeaderValue::as_bytes))
         };
         // Different beginnings: nobody gets into another's flow by taking its key for a name.
         let flow = named.map(|name| hash_bytes(1, name)).or_else(|| Some(hash_bytes(2, key()?)));
@@ -103,7 +109,7 @@ impl Head {
     }
 
     /// A header, unless it is empty.
-    fn said(&self, name: &str) -> Option<&HeaderValue> {
+    fn said(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.parts.headers.get(name).filter(|value| !value.is_empty())
     }
 
@@ -130,14 +136,14 @@ impl Head {
     /// The head to send to an endpoint.
     pub(crate) fn forward(&self, version: Version) -> (Method, Uri, Version, HeaderMap) {
         let mut headers = self.parts.headers.clone();
-        remove_hop_by_hop(&mut headers);
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::EXPECT);
-        headers.remove(X_TOKENWEIR_EXPLAIN);
-        if self.operation != Operation::Other {
-            // A compressed answer could not be counted; vLLM never compresses.
-            headers.remove(header::ACCEPT_ENCODING);
-        }
+        // A compressed answer could not be counted; vLLM never compresses.
+        let counted = self.operation != Operation::Other;
+        remove_all(&mut headers, |name| {
+            is_hop_by_hop(name)
+                || matches!(name.as_str(), "content-length" | "expect")
+                || name == X_TOKENWEIR_EXPLAIN
+                || (counted && name == header::ACCEPT_ENCODING)
+        });
         headers.insert(X_REQUEST_ID, self.request_id.clone());
         headers.insert(X_FORWARDED_FOR, self.forwarded_for());
         headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
@@ -159,13 +165,14 @@ impl Head {
 
     /// Every line the client sent, and the client itself.
     fn forwarded_for(&self) -> HeaderValue {
-        let mut all = Vec::new();
+        let mut all = Vec::with_capacity(ADDRESS_BYTES_MAX);
         for before in self.parts.headers.get_all(X_FORWARDED_FOR) {
             all.extend_from_slice(before.as_bytes());
             all.push(b',');
         }
-        all.extend_from_slice(self.peer.remote.ip().to_string().as_bytes());
-        HeaderValue::from_bytes(&all).unwrap_or(HeaderValue::from_static("unknown"))
+        ip(self.peer.remote.ip(), &mut all);
+        HeaderValue::from_maybe_shared(Bytes::from(all))
+            .unwrap_or(HeaderValue::from_static("unknown"))
     }
 }
 
@@ -197,25 +204,42 @@ fn is_framed_plainly(headers: &HeaderMap) -> bool {
 
 /// Removes what concerns one connection only: RFC 9110, 7.6.1, and what `Connection` names.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let always = [
-        header::CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ];
-    for name in named.iter().chain(&always) {
+    remove_all(headers, is_hop_by_hop);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// Removes `Connection`, what it names, and what `unwanted` says. Most heads have little of that: one look at each name is
+/// faster than to search for all that might be there.
+fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let mut found: Vec<HeaderName> = Vec::new();
+    let mut named = false;
+    for name in headers.keys() {
+        named |= name == header::CONNECTION;
+        if unwanted(name) {
+            found.push(name.clone());
+        }
+    }
+    if named {
+        let values = headers.get_all(header::CONNECTION).iter();
+        let options = values.filter_map(|value| value.to_str().ok());
+        let options = options.flat_map(|value| value.split(','));
+        found.extend(options.filter_map(|option| option.trim().parse().ok()));
+        found.push(header::CONNECTION);
+    }
+    for name in &found {
         headers.remove(name);
     }
 }
@@ -245,8 +269,9 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
             && bytes.iter().all(u8::is_ascii_graphic)
     });
     given.cloned().unwrap_or_else(|| {
-        let id = uuid::Uuid::new_v4().to_string();
-        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("-"))
+        let id = uuid::Uuid::new_v4().hyphenated();
+        HeaderValue::from_str(id.encode_lower(&mut uuid::Uuid::encode_buffer()))
+            .unwrap_or(HeaderValue::from_static("-"))
     })
 }
 

@@ -7,8 +7,10 @@
 //! (`openai`), configuration files.
 
 mod access_log;
+mod carriers;
 mod connections;
 mod downstream;
+mod driver;
 mod explain;
 mod head;
 mod limits;
@@ -20,6 +22,7 @@ mod serve;
 mod upstream;
 
 pub use access_log::{AccessLog, LogFormat};
+pub use carriers::Carriers;
 pub use limits::Limits;
 pub use listener::{BindError, Listeners, OpenPorts};
 pub use serve::{Proxy, ProxyOptions};

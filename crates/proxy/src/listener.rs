@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    Proxy,
+    Carriers, Proxy,
     connections::keep_alive,
     downstream::{ClientStream, Reached, Streams, Watch, keep, turn_away},
     head::Peer,
@@ -39,8 +39,8 @@ const REBIND_INTERVAL: Duration = Duration::from_secs(2);
 /// What hyper may buffer of one request's head; [`crate::Limits::header_bytes_max`] is checked
 /// below it, so that too large a head gets a full answer.
 const HEAD_BUFFER_BYTES: usize = 256 * 1024;
-/// As above, for the number of headers.
-const HEAD_COUNT_MAX: usize = 400;
+/// As above, for the number of headers; hyper prepares a place for each with every request.
+const HEAD_COUNT_MAX: usize = 128;
 /// What an HTTP/2 stream may hold of an answer its client does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// What the system may hold of answers that are not on their way yet. It also lets a client that
@@ -70,7 +70,7 @@ pub struct BindError {
 /// The ports being listened on.
 #[derive(Debug)]
 pub struct Listeners {
-    proxy: Proxy,
+    carriers: Carriers,
     bind: IpAddr,
     open: BTreeMap<u16, Arc<Notify>>,
     permits: Arc<Semaphore>,
@@ -90,9 +90,10 @@ impl OpenPorts {
 }
 
 impl Listeners {
-    pub fn new(proxy: Proxy, bind: IpAddr) -> Self {
-        let permits = Arc::new(Semaphore::new(proxy.limits().connections_max));
-        Self { proxy, bind, open: BTreeMap::new(), permits, ports: Arc::default() }
+    pub fn new(carriers: impl Into<Carriers>, bind: IpAddr) -> Self {
+        let carriers = carriers.into();
+        let permits = Arc::new(Semaphore::new(carriers.proxy().limits().connections_max));
+        Self { carriers, bind, open: BTreeMap::new(), permits, ports: Arc::default() }
     }
 
     /// Listens on what is asked for and on nothing else. Every port that cannot be had is
@@ -131,12 +132,12 @@ impl Listeners {
         tracing::info!(%addr, gateways = spec.gateways.join(","), "listening");
         let close = Arc::new(Notify::new());
         let accept = Accept {
-            proxy: self.proxy.clone(),
+            carriers: self.carriers.clone(),
             port: spec.port,
             permits: Arc::clone(&self.permits),
             close: Arc::clone(&close),
         };
-        self.proxy.connections().spawn("listener", accept.run(listener));
+        self.carriers.proxy().connections().spawn("listener", accept.run(listener));
         self.open.insert(spec.port, close);
         Ok(())
     }
@@ -144,7 +145,7 @@ impl Listeners {
     /// Follows the desired state until the proxy drains. Ports that cannot be had are tried again.
     /// Dropping the future leaves the open listeners open.
     pub async fn follow(mut self, view: PoolView, mut changes: watch::Receiver<u64>) {
-        let mut stopping = std::pin::pin!(self.proxy.connections().stopping());
+        let mut stopping = std::pin::pin!(self.carriers.proxy().connections().stopping());
         let mut reported = Vec::new();
         loop {
             let errors: Vec<String> =
@@ -187,7 +188,7 @@ fn is_its_own(error: &io::Error) -> bool {
 }
 
 struct Accept {
-    proxy: Proxy,
+    carriers: Carriers,
     port: u16,
     permits: Arc<Semaphore>,
     close: Arc<Notify>,
@@ -195,7 +196,7 @@ struct Accept {
 
 impl Accept {
     async fn run(self, listener: TcpListener) {
-        let mut stopping = std::pin::pin!(self.proxy.connections().stopping());
+        let mut stopping = std::pin::pin!(self.carriers.proxy().connections().stopping());
         let mut failing = false;
         loop {
             let accepted = tokio::select! {
@@ -214,7 +215,7 @@ impl Accept {
                 // One connection that ended before it was taken says nothing of the next.
                 Err(error) if is_its_own(&error) => {}
                 Err(error) => {
-                    Reached::OpenFiles.count(self.proxy.picker().metrics());
+                    Reached::OpenFiles.count(self.carriers.proxy().picker().metrics());
                     if !std::mem::replace(&mut failing, true) {
                         tracing::error!(
                             %error, port = self.port,
@@ -228,18 +229,18 @@ impl Accept {
     }
 
     fn admit(&self, stream: TcpStream, remote: SocketAddr) {
-        let connections = &self.proxy.picker().metrics().connections;
+        let connections = &self.carriers.proxy().picker().metrics().connections;
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             connections.with_label_values(&["refused"]).inc();
-            Reached::Connections.count(self.proxy.picker().metrics());
+            Reached::Connections.count(self.carriers.proxy().picker().metrics());
             turn_away(&stream);
             return;
         };
         connections.with_label_values(&["accepted"]).inc();
         let local = stream.local_addr().unwrap_or(remote);
         let peer = Peer { remote, local, port: self.port };
-        let connection = serve_connection(self.proxy.clone(), stream, peer, permit);
-        self.proxy.connections().spawn("client connection", connection);
+        let serve = move |proxy, stream| serve_connection(proxy, stream, peer, permit);
+        self.carriers.carry(stream, serve);
     }
 }
 

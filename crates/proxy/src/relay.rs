@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -95,6 +96,24 @@ pub(crate) struct Opening {
     pub(crate) out: VecDeque<Bytes>,
     /// The body has ended; `body` is not to be asked again.
     pub(crate) ended: bool,
+}
+
+impl Opening {
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut body = Pin::new(&mut self.body);
+        match &mut self.lease {
+            Some(lease) => lease.poll(context, |context| body.as_mut().poll_frame(context)),
+            None => body.poll_frame(context),
+        }
+    }
+
+    /// The next frame. Dropping the future loses nothing.
+    pub(crate) async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        poll_fn(|context| self.poll_frame(context)).await
+    }
 }
 
 /// When an answer is given up.
@@ -200,7 +219,7 @@ impl Relay {
 
     /// Takes in one piece, the end, a failure or the lack of any.
     fn poll_endpoint(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        match Pin::new(&mut self.opening.body).poll_frame(context) {
+        match self.opening.poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.heard = Instant::now();
                 match frame.into_data() {

@@ -75,6 +75,19 @@ impl Proxy {
         Self(Arc::new(Inner { picker, upstream, limits, explains, bodies, connections }))
     }
 
+    /// The same proxy on another thread, one of so many: what it knows is shared, its connections to endpoints are its own.
+    pub(crate) fn beside(&self, threads: usize) -> Self {
+        let Inner { picker, upstream, limits, explains, bodies, connections } = &*self.0;
+        Self(Arc::new(Inner {
+            picker: picker.clone(),
+            upstream: upstream.beside(threads),
+            limits: *limits,
+            explains: *explains,
+            bodies: Arc::clone(bodies),
+            connections: connections.clone(),
+        }))
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.0.limits
     }
@@ -151,10 +164,7 @@ impl Proxy {
 
 fn note_route(record: &mut OpenRecord, routed: &Routed) {
     if let Some(record) = record.get() {
-        record.route = Some(routed.rule.as_ref().map_or_else(
-            || Arc::clone(&routed.route),
-            |rule| format!("{}/{rule}", routed.route).into(),
-        ));
+        record.route = Some(Arc::clone(&routed.name));
         record.pool = Some(routed.pool.clone());
     }
 }

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use openai::{AnswerReader, Envelope, Operation, StreamReader, is_shutdown_error};
 use picker::{Assignment, Delivery, Refusal, Tasks};
@@ -65,6 +65,11 @@ pub(crate) struct Upstream {
 impl Upstream {
     pub(crate) fn new(options: ProxyOptions, background: &Tasks) -> Self {
         Self { connections: Connections::new(options.limits, background), options }
+    }
+
+    /// One of so many, each with connections of its own.
+    pub(crate) fn beside(&self, threads: usize) -> Self {
+        Self { connections: self.connections.beside(threads), options: self.options }
     }
 
     /// Sends a request along the assignment's list until one endpoint answers. Dropping the future
@@ -205,7 +210,7 @@ impl Upstream {
     ) -> Result<(), Failure> {
         loop {
             let idle = outbound.delivery.idle_timeout;
-            let frame = timeout(idle, opening.body.frame()).await.map_err(|_| Failure {
+            let frame = timeout(idle, opening.frame()).await.map_err(|_| Failure {
                 refusal: Refusal::IdleTimeout,
                 outcome: "idle_timeout",
                 may_move: false,
@@ -351,7 +356,7 @@ async fn read_error(opening: &mut Opening) -> Result<Bytes, hyper::Error> {
     let mut said = BytesMut::new();
     let read = async {
         while said.len() < ERROR_BODY_BYTES_MAX {
-            let Some(frame) = opening.body.frame().await else {
+            let Some(frame) = opening.frame().await else {
                 opening.ended = true;
                 break;
             };

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use admin::{Views, serve_admin, serve_health, serve_stats};
 use datalayer::{Datalayer, Options};
 use picker::{EndpointPicker, Journal, Metrics, Tasks, Workload};
-use proxy::{AccessLog, Listeners, OpenPorts, Proxy, ProxyOptions};
+use proxy::{AccessLog, Carriers, Listeners, OpenPorts, Proxy, ProxyOptions};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     configuration::Configuration,
+    crew::Crew,
     outcome::{Failed, Outcome},
     settings::Settings,
 };
@@ -20,7 +21,7 @@ use crate::{
 /// Longest wait for the end of the access log at a stop.
 const LOG_FLUSH_MAX: Duration = Duration::from_secs(2);
 /// Longest wait for tasks that do not end by themselves at a stop.
-const TASKS_END_MAX: Duration = Duration::from_millis(500);
+pub(crate) const TASKS_END_MAX: Duration = Duration::from_millis(500);
 
 /// The gateway's rooms, connected.
 pub(crate) struct App {
@@ -71,10 +72,12 @@ impl App {
         ready: impl FnOnce(),
     ) -> Outcome {
         let control = runtime(Builder::new_multi_thread().worker_threads(1), "control")?;
-        let data = runtime(&mut Builder::new_multi_thread(), "data")?;
-        let outcome = data.block_on(self.serve(&control, stop, follow, ready));
+        let data = runtime(&mut Builder::new_current_thread(), "data")?;
+        let crew = Crew::start(&self.background)?;
+        let outcome = data.block_on(self.serve(&control, &crew, stop, follow, ready));
         self.background.stop();
         data.shutdown_timeout(TASKS_END_MAX);
+        crew.end();
         control.shutdown_timeout(TASKS_END_MAX);
         self.access_log.flush(LOG_FLUSH_MAX);
         outcome
@@ -83,6 +86,7 @@ impl App {
     async fn serve(
         &self,
         control: &Runtime,
+        crew: &Crew,
         stop: impl AsyncFn(),
         follow: impl Future<Output = ()> + Send + 'static,
         ready: impl FnOnce(),
@@ -93,7 +97,8 @@ impl App {
         };
         let proxy =
             Proxy::new(self.picker.clone(), options, self.connections.clone(), &self.background);
-        let mut listeners = Listeners::new(proxy, self.settings.bind);
+        let carriers = Carriers::new(&proxy, &crew.runtimes());
+        let mut listeners = Listeners::new(carriers, self.settings.bind);
         let own = self.bind(&mut listeners)?;
         self.start_control(control, own, listeners.ports(), follow)?;
         let (view, changes) = (self.picker.view(), self.picker.writer().subscribe());
@@ -209,6 +214,6 @@ struct OwnPorts {
     admin: std::net::TcpListener,
 }
 
-fn runtime(builder: &mut Builder, name: &str) -> Result<Runtime, Failed> {
+pub(crate) fn runtime(builder: &mut Builder, name: &str) -> Result<Runtime, Failed> {
     builder.enable_all().thread_name(name).build().map_err(Failed::run)
 }

@@ -12,6 +12,7 @@ mod app;
 mod args;
 mod command;
 mod configuration;
+mod crew;
 mod fetch;
 mod logging;
 mod open_files;

@@ -405,10 +405,12 @@ class _Handler(BaseHTTPRequestHandler):
                 api.record(AuditEntry(user, *asked, 200))
                 self._watch(target, table.asked(accept))
                 return
-            before = api.store.revision
-            code, answer = self._do(target, verb, body, table.asked(accept))
-            changed = api.store.revision != before
-            api.record(AuditEntry(user, *asked, code, body, changed))
+            # Whoever sees what was written finds it in the log.
+            with api.store.changed:
+                before = api.store.revision
+                code, answer = self._do(target, verb, body, table.asked(accept))
+                changed = api.store.revision != before
+                api.record(AuditEntry(user, *asked, code, body, changed))
         except ApiError as error:
             api.record(AuditEntry(user, *asked, error.code, body))
             raise

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramVec, IntCounterVec};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use super::{
     Workload,
@@ -111,58 +111,62 @@ impl IstioMetrics {
         [&self.prompt_tokens, &self.completion_tokens]
     }
 
-    pub(super) fn observe_request(&self, record: &RequestRecord, duration: Duration, model: &str) {
-        let code = record.response_code.to_string();
-        let service = record.pool.as_ref().map(PoolKey::service);
+    /// The series of requests that end this way.
+    pub(super) fn of_requests(
+        &self,
+        pool: Option<&PoolKey>,
+        model: &str,
+        (code, flags): (u16, &str),
+    ) -> OfRequests {
+        let code = code.to_string();
+        let service = pool.map(PoolKey::service);
         let service = service.as_deref().unwrap_or("unknown");
-        let name = record.pool.as_ref().map_or("unknown", |pool| &pool.name);
-        let namespace = record.pool.as_ref().map_or("unknown", |pool| &pool.namespace);
+        let name = pool.map_or("unknown", |pool| &pool.name);
+        let namespace = pool.map_or("unknown", |pool| &pool.namespace);
         let me = self.workload.name.as_str();
         let mine = self.workload.namespace.as_str();
         let labels = [
-            "source",
-            me,
-            me,
-            "latest",
-            mine,
-            "unknown",
-            me,
-            "unknown",
-            "unknown",
-            name,
-            namespace,
-            "unknown",
-            "unknown",
-            "unknown",
-            service,
-            name,
-            "latest",
-            name,
-            namespace,
-            "unknown",
-            "http",
-            &code,
-            "",
-            record.response_flags,
-            "unknown",
-            model,
+            "source", me, me, "latest", mine, "unknown", me, "unknown", "unknown", name, namespace,
+            "unknown", "unknown", "unknown", service, name, "latest", name, namespace, "unknown",
+            "http", &code, "", flags, "unknown", model,
         ];
-        self.requests.with_label_values(&labels).inc();
-        let millis = duration.as_secs_f64() * 1e3;
-        self.millis.with_label_values(&labels).observe(millis);
-        self.request_bytes.with_label_values(&labels).observe(approximate(record.bytes_received));
-        self.response_bytes.with_label_values(&labels).observe(approximate(record.bytes_sent));
+        OfRequests {
+            requests: self.requests.with_label_values(&labels),
+            millis: self.millis.with_label_values(&labels),
+            request_bytes: self.request_bytes.with_label_values(&labels),
+            response_bytes: self.response_bytes.with_label_values(&labels),
+        }
     }
 
-    pub(super) fn observe_tokens(&self, record: &RequestRecord, model: &str) {
-        let Some(pool) = &record.pool else { return };
+    pub(super) fn prompt_tokens(&self, pool: &PoolKey, model: &str) -> IntCounter {
+        self.of_tokens(&self.prompt_tokens, pool, model)
+    }
+
+    pub(super) fn completion_tokens(&self, pool: &PoolKey, model: &str) -> IntCounter {
+        self.of_tokens(&self.completion_tokens, pool, model)
+    }
+
+    fn of_tokens(&self, tokens: &IntCounterVec, pool: &PoolKey, model: &str) -> IntCounter {
         let service = pool.service();
-        let labels = [&self.workload.name, &self.workload.namespace, &service, model];
-        if let Some(tokens) = record.usage.prompt_tokens {
-            self.prompt_tokens.with_label_values(&labels).inc_by(tokens);
-        }
-        if let Some(tokens) = record.usage.completion_tokens {
-            self.completion_tokens.with_label_values(&labels).inc_by(tokens);
-        }
+        let Workload { name, namespace } = &self.workload;
+        tokens.with_label_values(&[name.as_str(), namespace.as_str(), service.as_str(), model])
+    }
+}
+
+/// Istio's series of requests that have all labels in common.
+#[derive(Debug)]
+pub(super) struct OfRequests {
+    requests: IntCounter,
+    millis: Histogram,
+    request_bytes: Histogram,
+    response_bytes: Histogram,
+}
+
+impl OfRequests {
+    pub(super) fn observe(&self, record: &RequestRecord, duration: Duration) {
+        self.requests.inc();
+        self.millis.observe(duration.as_secs_f64() * 1e3);
+        self.request_bytes.observe(approximate(record.bytes_received));
+        self.response_bytes.observe(approximate(record.bytes_sent));
     }
 }

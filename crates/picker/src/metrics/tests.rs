@@ -1,6 +1,11 @@
+use std::collections::BTreeSet;
+
 use scheduling::{EndpointId, Policy, Reading, Signals};
 
-use super::*;
+use super::{
+    series::{MODEL_LABEL_BYTES_MAX, MODEL_LABELS_MAX},
+    *,
+};
 use crate::{
     Health,
     picker::tests::{Gateway, desired, key, record},

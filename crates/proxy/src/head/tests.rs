@@ -254,7 +254,7 @@ fn a_flow_is_who_the_request_says_or_whoever_has_its_key() {
 #[test]
 fn objective_and_fairness_id_are_passed_on() {
     let names = OBJECTIVE.iter().chain(&FAIRNESS_ID);
-    let given: Vec<(&str, &str)> = names.map(|name| (*name, "x")).collect();
+    let given: Vec<(&str, &str)> = names.map(|name| (name.as_str(), "x")).collect();
     let headers = forwarded(&given);
     assert!(given.iter().all(|(name, value)| headers[*name] == value), "{headers:?}");
 }
