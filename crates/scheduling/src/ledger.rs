@@ -21,10 +21,13 @@ use crate::{
 
 mod account;
 mod offer;
+mod others;
 mod screen;
 mod trouble;
 
-use account::{Account, Foreign};
+use account::Account;
+pub use account::ScrapeMark;
+use others::Foreign;
 pub use trouble::Trouble;
 
 /// Bytes of a prompt a token takes until it has been learned: about what English text takes.
@@ -133,21 +136,6 @@ pub struct Ending {
     pub prompt_tokens: Option<u64>,
     /// Length of the answer, likewise; without it, as many tokens as were told of.
     pub output_tokens: Option<u64>,
-}
-
-/// What a gateway had on an endpoint when it sent a scrape. Goes into [`Ledger::scraped`] with the answer.
-#[derive(Clone, Copy, Debug)]
-pub struct ScrapeMark {
-    /// Requests ever sent there, and the tokens of their prompts and expected answers.
-    sent: u64,
-    sent_tokens: f64,
-    in_flight: u32,
-    kv_tokens: f64,
-}
-
-impl ScrapeMark {
-    /// Of a scrape sent before any request was.
-    pub const NOTHING: Self = Self { sent: 0, sent_tokens: 0.0, in_flight: 0, kv_tokens: 0.0 };
 }
 
 /// What the endpoints of a pick have in common.
@@ -299,7 +287,7 @@ impl Ledger {
                 count: usable.len(),
                 at: now,
                 speeds: PoolSpeed::of(accounts().map(Account::learned)),
-                foreign: Foreign::mean(accounts().filter_map(|account| account.foreign(now))),
+                foreign: Foreign::mean(accounts().map(|account| account.told(now.as_secs_f64()))),
             };
             self.common = Some(common);
             common

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Common, Ledger, Slot, account::Account, approximate};
+use super::{Common, Ledger, Slot, account::Account, approximate, others::Foreign};
 use crate::{
     AdapterFit, Admission, BLOCK_BYTES, Candidate, Candidates, InferenceRequest, Load, Policy,
-    Speed, Unschedulable, prefix::Match,
+    Speed, Unschedulable, lengths::Expected, prefix::Match,
 };
 
 pub(super) struct Offer<'a> {
@@ -14,6 +14,7 @@ pub(super) struct Offer<'a> {
     adapter: Option<u64>,
     common: &'a Common,
     now: Duration,
+    seconds: f64,
     slots: &'a [Slot],
     /// Those of them that it may go to, by index; `None` if it may go to all.
     kept: Option<Vec<usize>>,
@@ -24,6 +25,7 @@ pub(super) struct Offer<'a> {
     tokens: f64,
     block_tokens: f64,
     output: f64,
+    output_variance: f64,
 }
 
 impl Ledger {
@@ -40,19 +42,23 @@ impl Ledger {
             Policy::PrefixHash => self.ring_ranks(request.prefix, slots),
             _ => Vec::new(),
         };
+        let limit = request.max_tokens.map(approximate);
+        let Expected { tokens: output, variance } = self.lengths.expect(adapter, limit);
         Offer {
             ledger: self,
             request,
             adapter,
             common,
             now,
+            seconds: now.as_secs_f64(),
             slots,
             kept: None,
             ring_ranks,
             asks_lists: policy == Policy::LoraChain && adapter.is_some(),
             tokens: self.tokens_of(request.prompt_bytes),
             block_tokens: self.tokens_of(BLOCK_BYTES as u64),
-            output: self.lengths.expect(adapter, request.max_tokens.map(approximate)).tokens,
+            output,
+            output_variance: variance,
         }
     }
 
@@ -114,28 +120,31 @@ impl Offer<'_> {
 
     /// Requests such as this one that could begin there at once.
     #[inline]
-    fn places(
-        &self,
-        account: &Account,
-        fit: AdapterFit,
-        speed: &Speed,
-        unshared: f64,
-        pinned: f64,
-    ) -> u32 {
+    fn places(&self, account: &Account, found: &Found) -> u32 {
+        let Found { fit, speed, unshared, pinned, others } = found;
         match self.request.admission {
             Admission::Always => 0,
-            _ if fit == AdapterFit::Full => 0,
-            Admission::WhenFree => account.places(unshared, pinned, false, self.now),
+            _ if *fit == AdapterFit::Full => 0,
+            Admission::WhenFree => account.places(*unshared, *pinned, false, others),
             Admission::WhenUnnoticed
-                if account.would_notice(speed, self.tokens + self.output, self.now) =>
+                if account.would_notice(speed, self.tokens + self.output, others) =>
             {
                 0
             }
             Admission::WhenSpare | Admission::WhenUnnoticed => {
-                account.places(unshared + self.output, pinned, true, self.now)
+                account.places(unshared + self.output, *pinned, true, others)
             }
         }
     }
+}
+
+/// What decides how many places an endpoint has.
+struct Found {
+    fit: AdapterFit,
+    speed: Speed,
+    unshared: f64,
+    pinned: f64,
+    others: Foreign,
 }
 
 impl Candidates for Offer<'_> {
@@ -154,8 +163,10 @@ impl Candidates for Offer<'_> {
         let account = &self.ledger.accounts[slot.index()];
         let speed = Speed { output_tokens: self.output, ..account.speed() };
         let unshared = (self.tokens - f64::from(pinned) * self.block_tokens).max(1.0);
-        let pinned_tokens = f64::from(self.ledger.prefixes.pinned(slot.0)) * self.block_tokens;
+        let pinned = f64::from(self.ledger.prefixes.pinned(slot.0)) * self.block_tokens;
         let fit = account.adapters().fit(self.adapter);
+        let others = account.foreign(self.seconds, &self.common.foreign);
+        let load = account.load(&others);
         Candidate {
             cached_blocks: cached,
             uncached_tokens: (self.tokens - f64::from(cached) * self.block_tokens).max(1.0),
@@ -165,10 +176,11 @@ impl Candidates for Offer<'_> {
             adapter_listed: self.asks_lists && account.lists(self.request.model),
             ring_rank: self.ring_ranks.get(index).copied().unwrap_or(u32::MAX),
             load: Load {
-                kv_tokens: account.kv_tokens() + pinned_tokens,
-                ..account.load(self.now, &self.common.foreign)
+                kv_tokens: load.kv_tokens + pinned,
+                kv_variance: load.kv_variance + others.requests * self.output_variance,
+                ..load
             },
-            places: self.places(account, fit, &speed, unshared, pinned_tokens),
+            places: self.places(account, &Found { fit, speed, unshared, pinned, others }),
             // As long as no endpoint has shown anything, none is behind the others.
             untried: self.common.speeds.known && account.is_untried(self.now),
             ..account.candidate(speed)

@@ -390,3 +390,23 @@ fn a_flood_of_sheddable_requests_hardly_delays_critical_ones() {
     let beside = mean_ttft(15.0, &[(1.5, 1, 100, true), (13.5, 2, -100, false)]);
     assert!(beside < 1.1 * alone, "{alone} s alone, {beside} s beside it");
 }
+
+#[test]
+fn gateways_that_read_metrics_seldom_feel_each_others_requests() {
+    let scenario = Scenario::named("S8").unwrap();
+    let mean = |policy| {
+        let config = WorldConfig {
+            endpoints: scenario.endpoints.clone(),
+            gateways: scenario.gateways,
+            scrape_interval: seconds(5),
+            workload: scenario.workload.clone(),
+            pace: scenario.pace.clone(),
+            warmup: 600,
+            ..world(1, 1.0, 6_000)
+        };
+        finish(&config, Placement::Policy(policy)).ttft.mean().unwrap()
+    };
+    // It reads no metrics.
+    let (predicted, counting) = (mean(Policy::Predicted), mean(Policy::LeastRequest));
+    assert!(predicted < 0.85 * counting, "{predicted} s, least-request {counting} s");
+}
