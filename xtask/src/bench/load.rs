@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 
 use super::example;
 use crate::Places;
-use parts::{Running, free_port, pinned, until_ready};
+use parts::{Running, free_port, open_files_max, pinned, until_ready};
 
 /// The processor of the process under test, and that of everything else.
 const TESTED: &str = "0";
@@ -67,8 +67,10 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Streams held at once to see what memory one takes.
-const HELD: &str = "10000";
+/// Streams held at once to see what memory one takes, if as many files may be open as it takes.
+const HELD_MAX: usize = 10_000;
+/// Files of the gateway that are not those of streams, which have two each.
+const OTHER_FILES: usize = 500;
 const HELD_PAUSE_MS: u32 = 600_000;
 
 type Figures = BTreeMap<String, f64>;
@@ -97,10 +99,11 @@ pub(super) fn run(places: &Places, rounds: usize) -> anyhow::Result<()> {
     let rig = Rig::start(places, HELD_PAUSE_MS)?;
     let tested = rig.gateway(places)?;
     println!("\nstart to ready: {:.0} ms", tested.ready_ms);
-    let arguments = ["--hold", "--connections", HELD, "--events=2"];
+    let streams = HELD_MAX.min((open_files_max()?.saturating_sub(OTHER_FILES)) / 2);
+    let arguments = ["--hold", "--connections", &streams.to_string(), "--events=2"];
     let held = load(places, tested.port, tested.process.id(), &arguments)?;
     println!("memory, idle: {:.1} MB", held["idle_kib"] / 1024.0);
-    println!("memory of a stream, with {HELD} at once: {:.1} KB", held["kib_per_stream"]);
+    println!("memory of a stream, with {streams} at once: {:.1} KB", held["kib_per_stream"]);
     Ok(())
 }
 

@@ -46,6 +46,13 @@ pub(super) fn pinned(processor: &str, program: &Path) -> Command {
     command
 }
 
+/// How many files a process may be allowed to have open.
+pub(super) fn open_files_max() -> anyhow::Result<usize> {
+    let limit = Command::new("sh").args(["-c", "ulimit -H -n"]).output()?;
+    let limit = String::from_utf8(limit.stdout)?;
+    Ok(limit.trim().parse().unwrap_or(usize::MAX))
+}
+
 /// A port that nobody listens on at the moment.
 pub(super) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
