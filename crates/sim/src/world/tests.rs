@@ -288,9 +288,13 @@ fn an_endpoint_whose_metrics_are_frozen_still_gets_its_requests() {
         ..world(3, 0.6, 300)
     };
     for policy in [Policy::Predicted, Policy::RoundRobin, Policy::LeastRequest] {
-        let figures = check(&config, Placement::Policy(policy));
-        let share = number(figures.sent_while_faulty[1]) / number(figures.sent_during_faults);
-        assert!(share > 0.25, "{policy}: {share}");
+        // Of one seed, chance alone gives it a quarter now and then.
+        let all = (1..=4).map(|seed| run(&config, Placement::Policy(policy), seed, &mut |_| true));
+        let (sent, of) = all.fold((0, 0), |(sent, of), figures| {
+            (sent + figures.sent_while_faulty[1], of + figures.sent_during_faults)
+        });
+        let share = number(sent) / number(of);
+        assert!(share > 0.27, "{policy}: {share}");
     }
 }
 
