@@ -458,7 +458,8 @@ impl Account {
         };
         let since = approximate(self.sent.saturating_sub(mark.sent));
         let own = f64::from(mark.in_flight) + since;
-        let requests = (running + waiting - own).max(0.0);
+        let beyond = running + waiting - own;
+        let requests = beyond.max(0.0);
         let others = |all: f64, own: f64| if requests > 0.0 { (all - own).max(0.0) } else { 0.0 };
         let (mut held_tokens, mut kv_tokens) = (0.0, 0.0);
         if let (Some(usage), Some(blocks), Some(tokens)) =
@@ -478,6 +479,7 @@ impl Account {
         }
         let told = Foreign { held_tokens, kv_tokens, requests };
         self.others.tell(told, at, (mark.felt, output_tokens), &self.pace());
+        self.others.beyond(beyond, own);
     }
 }
 

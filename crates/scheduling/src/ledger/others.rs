@@ -90,8 +90,10 @@ struct Felt {
     /// What the page told, and tokens of an answer.
     told: Foreign,
     output_tokens: f64,
-    /// Requests of others that pages have told of lately, on average.
+    /// Requests beyond our own that pages have told of lately, on average; less than none where ours have ended meanwhile.
     usual: Mean,
+    /// The same of the last page.
+    beyond: f64,
     /// Prompt tokens felt, in all and until the page.
     tokens: f64,
     tokens_told: f64,
@@ -132,10 +134,15 @@ impl Others {
         self.known = self.felt_by(self.at, 0.0, pace);
     }
 
+    /// The page counted so many requests more than our `own`, of which some that have just ended may still be counted.
+    pub(super) fn beyond(&mut self, beyond: f64, own: f64) {
+        self.felt.beyond = beyond - own * self.ending * PAGE_LAG_SECONDS;
+    }
+
     /// The page counted the requests of others itself.
     pub(super) fn counted(&mut self) {
-        let Felt { usual, told, .. } = &mut *self.felt;
-        usual.add_weighted(told.requests, USUAL_NEW_WEIGHT);
+        let Felt { usual, beyond, .. } = &mut *self.felt;
+        usual.add_weighted(*beyond, USUAL_NEW_WEIGHT);
     }
 
     /// What the page told and what was felt since, `silent` prompt tokens more included.
@@ -143,7 +150,7 @@ impl Others {
         let Felt { told, usual, tokens, tokens_told, .. } = &*self.felt;
         // As many come as end.
         let age = (now - self.at).max(0.0) + PAGE_LAG_SECONDS;
-        let mean = usual.or(0.0) * self.ending * age;
+        let mean = usual.or(0.0).max(0.0) * self.ending * age;
         let most = (mean + DEVIATIONS_MAX * mean.sqrt()) * pace.mean_prompt;
         let tokens = (tokens - tokens_told).max(0.0) + silent;
         told.plus(1.0, &self.came(tokens.min(most), pace))
