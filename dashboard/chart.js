@@ -153,7 +153,8 @@ export class Strip {
 
   show(rows) {
     this.rows = rows;
-    const values = rows.map((row) => this.value(row) ?? null);
+    // What is not ready has its last values at best, and no load: it would spoil the mean.
+    const values = rows.map((row) => (row.ready ? (this.value(row) ?? null) : null));
     const known = values.filter((value) => value !== null);
     const top = Math.max(this.least, ...known);
     const pitch = WIDTH / Math.max(rows.length, 1);
@@ -164,7 +165,7 @@ export class Strip {
     values.forEach((value, index) => {
       const x = (index * pitch + (pitch - width) / 2).toFixed(2);
       const w = width.toFixed(2);
-      if (rows[index].trouble) out += `M${x} ${HEIGHT}v-12h${w}v12z`;
+      if (rows[index].down) out += `M${x} ${HEIGHT}v-12h${w}v12z`;
       else if (value > 0) bars += `M${x} ${HEIGHT}v${(-HEIGHT * Math.max(value / top, 0.02)).toFixed(2)}h${w}V${HEIGHT}z`;
     });
     mark(this.bars, "d", bars);
@@ -184,6 +185,7 @@ export class Strip {
 
   tell() {
     const row = this.rows[this.pointed ?? -1];
-    write(this.detail, row ? `${row.endpoint}: ${this.shown(this.value(row) ?? null)}` : this.all);
+    const said = (one) => (one.ready ? this.shown(this.value(one) ?? null) : one.word);
+    write(this.detail, row ? `${row.endpoint}: ${said(row)}` : this.all);
   }
 }

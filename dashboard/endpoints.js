@@ -14,11 +14,16 @@ const KV_HIGH = 0.9;
 /** Older readings are not used by any policy. */
 const OLD_SECONDS = 5;
 
+/** The kinds of conditions, the worst first. */
+const KINDS = ["bad", "warning", "idle", "good"];
+
 /** An endpoint's condition: the kind of its sign, and a word. */
-function condition({ health, out }) {
+function condition({ health, out, scrape_age_seconds: age }) {
   if (health === "unready") return ["bad", "not ready"];
   if (out) return ["bad", out];
-  return health === "ready" ? ["good", "ready"] : ["idle", "not asked yet"];
+  if (health !== "ready") return ["idle", "not asked yet"];
+  if (age === undefined) return ["warning", "no metrics"];
+  return age > OLD_SECONDS ? ["warning", "stale metrics"] : ["good", "ready"];
 }
 
 const STRIPS = [
@@ -54,7 +59,8 @@ export class Endpoints {
   row(pool, endpoint) {
     const label = poolLabel(pool);
     const [kind, word] = condition(endpoint);
-    return { ...endpoint, pool: label, key: `${label} ${endpoint.endpoint}`, kind, word, trouble: kind === "bad", tokens: this.rate(endpoint) };
+    const is = { down: kind === "bad", ready: kind === "good" || kind === "warning", trouble: kind === "bad" || kind === "warning" };
+    return { ...endpoint, pool: label, key: `${label} ${endpoint.endpoint}`, kind, word, ...is, tokens: this.rate(endpoint) };
   }
 
   /** Tokens generated per second, since a few ticks ago. */
@@ -126,7 +132,7 @@ function columns() {
   return [
     { head: "Endpoint", sort: (row) => row.endpoint, cell: name },
     text("Pool", (row) => row.pool),
-    { head: "State", sort: (row) => `${row.trouble ? 0 : 1} ${row.word} ${row.endpoint}`, cell: state },
+    { head: "State", sort: (row) => `${KINDS.indexOf(row.kind)} ${row.word} ${row.endpoint}`, cell: state },
     number("In flight", (row) => row.in_flight, count, { title: "Requests of this gateway that are not finished" }),
     number("Running", (row) => row.running, count, { title: "Requests in the engine's batch, as last scraped" }),
     number("Waiting", (row) => row.waiting, count, { title: "Requests in the engine's queue, as last scraped" }),

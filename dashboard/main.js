@@ -37,8 +37,8 @@ let countdown = null;
 function connection({ live, retryAt, since }) {
   clearInterval(countdown);
   document.body.classList.toggle("stale", !live);
-  const notice = byId("connection");
-  notice.hidden = live;
+  const [notice, next] = [byId("connection"), byId("retry")];
+  notice.hidden = next.hidden = live;
   if (live) {
     write(notice, "");
     return;
@@ -48,9 +48,11 @@ function connection({ live, retryAt, since }) {
   place.dataset.of = "gone";
   place.replaceChildren(badge("bad", "no connection"));
   const shown = since ? `What is shown is from ${clock(since)}.` : "Nothing was heard yet.";
+  write(notice, `The gateway does not answer. ${shown} The page tries again.`);
+  // Not in the notice: that is read out whenever it changes.
   const say = () => {
     const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
-    write(notice, `The gateway does not answer. ${shown} Next attempt ${seconds ? `in ${seconds} s` : "now"}.`);
+    write(next, `next attempt ${seconds ? `in ${seconds} s` : "now"}`);
   };
   say();
   countdown = setInterval(say, 1000);

@@ -1,10 +1,10 @@
-// What became of requests: refused, tried again, left by their clients; and what settled where the others went.
+// What became of requests: refused, tried again, broken off, left by their clients; and what settled where the others went.
 
 import { byId } from "./dom.js";
 import { count } from "./format.js";
 import { Table, number, text } from "./table.js";
 
-const WORDS = { refusal: "refused", retry: "tried again", disconnect: "client left" };
+const WORDS = { refusal: "refused", retry: "tried again", disconnect: "client left", broken: "broke off" };
 
 const counts = () => [
   number("Last 5 min", (row) => row.five_minutes, count),
@@ -21,7 +21,7 @@ export class Outcomes {
         text("Outcome", (row) => WORDS[row.outcome]), text("Reason", (row) => row.what.replaceAll("_", " ") || "–"),
         text("Pool", (row) => row.pool), ...counts(),
       ],
-      none: "None since the start: no request was refused or had to be tried again, and no client left early.",
+      none: "None since the start: no request was refused or had to be tried again, no answer broke off, and no client left early.",
     });
     this.picks = new Table(byId("picks-table"), {
       key, sorted: { column: "Since the start", down: true },

@@ -23,8 +23,8 @@ const CHARTS = [
     lines: { "in flight": (c) => c.in_flight, "waiting in the gateway": (c) => c.queued },
   },
   {
-    title: "Refused and tried again", unit: "per second", shown: rate, least: 1, rates: true,
-    lines: { refusals: (c) => c.refusals, retries: (c) => c.retries },
+    title: "Refused, tried again, broken off", unit: "per second", shown: rate, least: 1, rates: true,
+    lines: { refusals: (c) => c.refusals, retries: (c) => c.retries, "broken off": (c) => c.broken },
   },
 ];
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness import eventually, free_ports
+from harness import PATIENCE_SECONDS, eventually, free_ports
 
 # No window, no services of its own that talk to the network.
 CHROMIUM = [
@@ -29,10 +29,10 @@ class Browser:
         (port,) = free_ports(1)
         with (folder / "chromedriver.log").open("wb") as log:
             self.process = subprocess.Popen([driver, f"--port={port}"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=2 * PATIENCE_SECONDS)
         self.session = ""
         try:
-            eventually(self._is_ready, 20, "chromedriver is ready")
+            eventually(self._is_ready, "chromedriver is ready")
             arguments = [*CHROMIUM, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},{height}"]
             options = {"binary": chromium, "args": arguments}
             wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}

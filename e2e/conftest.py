@@ -7,9 +7,10 @@ import signal
 
 import openai
 import pytest
-from harness import ADAPTERS, Fleet, Gateway, Program, binary, real_endpoints
+from harness import ADAPTERS, PATIENCE_SECONDS, Fleet, Gateway, Program, binary, real_endpoints
 
-TEST_SECONDS = 120
+# Of a test that hangs where nothing else has a bound: longer than several waits.
+TEST_SECONDS = 10 * PATIENCE_SECONDS
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -111,7 +112,7 @@ def model(fleet: Fleet) -> str:
 
 def client_of(url: str, kind=openai.OpenAI):
     """The official client, without its own retries: they would hide our failures."""
-    return kind(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=30)
+    return kind(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_SECONDS)
 
 
 @pytest.fixture

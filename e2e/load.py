@@ -8,6 +8,7 @@ import threading
 from dataclasses import dataclass, field
 
 import httpx
+from harness import PATIENCE_SECONDS
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         if self.requests is None:
             self._stopped.set()
-        self._thread.join(90)
+        self._thread.join(2 * PATIENCE_SECONDS)
         assert not self._thread.is_alive(), f"{len(self.under_way)} requests never ended"
 
     def failures(self) -> list[str]:
@@ -70,7 +71,7 @@ class Load:
 
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=self.concurrency)
-        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, limits=limits) as client:
             await asyncio.gather(*[self._client(client) for _ in range(self.concurrency)])
 
     async def _client(self, client: httpx.AsyncClient) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
-from harness import ADAPTERS, BASE_MODEL, Fleet, Gateway, eventually, total
+from harness import ADAPTERS, BASE_MODEL, Fleet, Gateway, eventually, get, post, total
 
 REQUESTS = 120
 
@@ -32,17 +31,17 @@ def test_token_totals_agree(own):
 
     def ask(number: int) -> None:
         path, content = body(number)
-        response = httpx.post(gateway.url + path, json=content, timeout=60)
+        response = post(gateway.url + path, json=content)
         assert response.status_code == 200, response.text
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(ask, range(REQUESTS)))
     # An answer that is no generation, and one that fails, cost nothing.
-    httpx.get(f"{gateway.url}/v1/models").raise_for_status()
+    get(f"{gateway.url}/v1/models").raise_for_status()
     unknown = {"model": "no-such-model", "prompt": "Hello"}
-    assert httpx.post(f"{gateway.url}/v1/completions", json=unknown).status_code == 404
+    assert post(f"{gateway.url}/v1/completions", json=unknown).status_code == 404
 
-    eventually(lambda: len(gateway.log()) >= REQUESTS + 2, 5, "a log line for every request")
+    eventually(lambda: len(gateway.log()) >= REQUESTS + 2, "a log line for every request")
     log = gateway.log()
     assert len(log) == REQUESTS + 2
     for record in log:
@@ -51,7 +50,8 @@ def test_token_totals_agree(own):
     completed = sum(1 + number % 40 for number in range(REQUESTS))
     assert sum(r.get("request_completion_tokens") or 0 for r in log) == completed
     assert total([gateway.stats], "asm_llm_proxy_completion_tokens") == completed
-    assert fleet.total("vllm:generation_tokens_total") == completed
+    what = f"the endpoints count {completed} tokens as well"
+    eventually(lambda: fleet.total("vllm:generation_tokens_total") == completed, what)
     prompted = fleet.total("vllm:prompt_tokens_total")
     assert prompted > REQUESTS
     assert sum(r.get("request_prompt_tokens") or 0 for r in log) == prompted
@@ -63,12 +63,10 @@ def test_every_request_is_one_log_line(gateway, model):
     before = len(gateway.log())
     content = {"model": model, "prompt": "Hello", "max_tokens": 3, "ignore_eos": True}
     headers = {"x-request-id": "e2e-log", "user-agent": "e2e/1"}
-    response = httpx.post(
-        f"{gateway.url}/v1/completions", json=content, headers=headers, timeout=30
-    )
+    response = post(f"{gateway.url}/v1/completions", json=content, headers=headers)
     usage = response.json()["usage"]
     mine = eventually(
-        lambda: [r for r in gateway.log()[before:] if r.get("request_id") == "e2e-log"], 3, "a line"
+        lambda: [r for r in gateway.log()[before:] if r.get("request_id") == "e2e-log"], "a line"
     )
     assert len(mine) == 1
     expected = {

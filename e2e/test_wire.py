@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from harness import PATIENCE_SECONDS, post
 
 STREAMS, CONNECTIONS = 200, 32
 
 
 def test_http2_with_prior_knowledge(gateway, model):
-    with httpx.Client(http1=False, http2=True, timeout=30) as client:
+    with httpx.Client(http1=False, http2=True, timeout=PATIENCE_SECONDS) as client:
         body = {"model": model, "prompt": "Hello", "max_tokens": 5, "ignore_eos": True}
         plain = client.post(f"{gateway.url}/v1/completions", json=body)
         streamed = client.post(f"{gateway.url}/v1/completions", json=body | {"stream": True})
@@ -31,7 +32,7 @@ def test_expect_100_continue(gateway, model):
         f"content-length: {len(body)}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
     )
     address = httpx.URL(gateway.url)
-    with socket.create_connection((address.host, address.port), timeout=10) as connection:
+    with socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(head.encode())
         interim = connection.recv(4096)
         assert interim.startswith(b"HTTP/1.1 100 "), interim
@@ -45,7 +46,7 @@ def test_large_prompt_passes_whole(gateway, fleet, model):
     """Many packets up: the endpoint counts the same tokens with and without us."""
     body = {"model": model, "prompt": "word " * 1500, "max_tokens": 1}
     counts = [
-        httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["usage"]["prompt_tokens"]
+        post(f"{url}/v1/completions", json=body).json()["usage"]["prompt_tokens"]
         for url in (fleet.urls[0], gateway.url)
     ]
     assert counts[0] == counts[1] > 1000
@@ -81,7 +82,7 @@ def alike(body: bytes) -> bytes:
 def test_streams_are_the_same_byte_for_byte(gateway, fleet):
     """200 streams over 32 connections: nothing added, lost, reordered, or mixed up."""
     limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-    with httpx.Client(timeout=60, limits=limits) as client, ThreadPoolExecutor(CONNECTIONS) as pool:
+    with httpx.Client(timeout=PATIENCE_SECONDS, limits=limits) as client, ThreadPoolExecutor(CONNECTIONS) as pool:
         numbers = range(STREAMS)
         through = list(pool.map(lambda n: answer(client, gateway.url, n), numbers))
         direct = list(

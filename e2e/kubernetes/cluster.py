@@ -17,7 +17,7 @@ import pytest
 import yaml
 from double import ApiServer
 from double.store import Store
-from harness import REPOSITORY, eventually
+from harness import PATIENCE_SECONDS, REPOSITORY, eventually, free_ports
 
 CONTROLLER = "tokenweir.dev/gateway-controller"
 NODE = "stand-in"
@@ -68,7 +68,8 @@ class Cluster:
 
     @classmethod
     def of_double(cls, folder: Path, store: Store | None = None) -> Cluster:
-        double = ApiServer(store=store)
+        # Not a port that a connection could take while it is away.
+        double = ApiServer(port=free_ports(1)[0], store=store)
         path = double.kubeconfig(folder / "admin.json")
         return cls(folder, json.loads(path.read_text()), double)
 
@@ -202,7 +203,7 @@ class Cluster:
         folder = REPOSITORY / "deploy" / "crds"
         self.define([d for path in sorted(folder.glob("*_*.yaml")) for d in documents(path)])
         self.make_namespace(SYSTEM)
-        for item in kustomized(REPOSITORY / "deploy" / "kustomize" / "base"):
+        for item in kustomized(REPOSITORY / "deploy" / "kustomize" / "gateway"):
             if item["kind"] == "ServiceAccount" or item["apiVersion"].startswith("rbac."):
                 self.apply(item)
 
@@ -222,7 +223,7 @@ class Cluster:
                 self.apply(definition)
                 for version in versions:
                     eventually(
-                        lambda v=version, p=plural: self.serves(v, p), 10, f"{plural} of {version}"
+                        lambda v=version, p=plural: self.serves(v, p), f"{plural} of {version}"
                     )
 
     def make_namespace(self, name: str) -> None:
@@ -284,7 +285,7 @@ class Cluster:
             return seen if fits else None
 
         what = f"{condition}={status} {reason} of {item['kind']} {item['metadata']['name']}"
-        return eventually(found, 10, what)
+        return eventually(found, what)
 
     def wait_until_ready(self, item: dict) -> None:
         self.wait_for(item, "Accepted")
@@ -369,7 +370,7 @@ def _client(config: dict) -> tuple[httpx.Client, dict]:
     if all(certificate):
         tls.load_cert_chain(*certificate)
     headers = {"authorization": f"Bearer {user['token']}"} if "token" in user else {}
-    client = httpx.Client(base_url=cluster["server"], verify=tls, headers=headers, timeout=20)
+    client = httpx.Client(base_url=cluster["server"], verify=tls, headers=headers, timeout=PATIENCE_SECONDS)
     cluster = {"name": context["cluster"], "cluster": cluster}
     return client, {"apiVersion": "v1", "kind": "Config", "clusters": [cluster]}
 

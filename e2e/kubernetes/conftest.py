@@ -13,14 +13,23 @@ KUBECONFIG = "TOKENWEIR_TEST_KUBECONFIG"
 SERVERS = 3
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--scale", action="store_true", help="measure a large cluster, and only that")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "faults(why): needs what only the double can be made to do; skipped on a real server",
     )
+    config.addinivalue_line("markers", "scale: measures a large cluster; run with --scale, alone")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    asked = config.getoption("--scale")
+    left_out = [item for item in items if bool(item.get_closest_marker("scale")) != asked]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
     if not os.environ.get(KUBECONFIG):
         return
     for item in items:

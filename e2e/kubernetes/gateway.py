@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import random
 import signal
-import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 from cluster import Cluster
-from harness import ADAPTERS, BASE_MODEL, Program, answers_200, eventually
+from harness import ADAPTERS, BASE_MODEL, PATIENCE_SECONDS, TLS, Program, answers_200, eventually, get
 
 # As in the tutorial's curl.
 BODY = {
@@ -21,8 +20,6 @@ BODY = {
     "temperature": 0,
 }
 HOST = "test.com"
-# Made once: nothing here is TLS, and clients would make one each.
-TLS = ssl.create_default_context()
 CONCURRENCY = 10
 
 
@@ -30,12 +27,12 @@ class Network:
     """Loopback addresses that nobody else uses: all Pods of a pool have the same port numbers."""
 
     def __init__(self):
-        self._prefix = f"127.{random.randrange(1, 255)}.{random.randrange(255)}"
-        self._next = 0
+        self.prefix = f"127.{random.randrange(1, 255)}"
+        self._net, self._next = random.randrange(255), 0
 
     def address(self) -> str:
         self._next += 1
-        return f"{self._prefix}.{self._next}"
+        return f"{self.prefix}.{self._net}.{self._next}"
 
 
 class Server:
@@ -100,7 +97,7 @@ class Gateway:
 
     def ask(self, port: int = 8080, host: str = HOST, path: str = "/v1/completions", **body):
         """As the tutorial's curl, on a connection of its own; `body` changes fields of its body."""
-        with httpx.Client(verify=TLS, timeout=20) as client:
+        with httpx.Client(verify=TLS, timeout=PATIENCE_SECONDS) as client:
             headers = {"host": host}
             return client.post(self.url(port) + path, json=BODY | body, headers=headers)
 
@@ -118,26 +115,26 @@ class Gateway:
             response = self.answer(port, **more)
             return response if response is not None and response.status_code in statuses else None
 
-        return eventually(answered, 10, f"an answer {statuses} on port {port}")
+        return eventually(answered, f"an answer {statuses} on port {port}")
 
     def wait_until_closed(self, port: int = 8080) -> None:
-        eventually(lambda: self.answer(port) is None, 10, f"port {port} is closed")
+        eventually(lambda: self.answer(port) is None, f"port {port} is closed")
 
     def endpoints(self) -> set[str]:
         """`address:port` of every endpoint that takes requests."""
-        pools = httpx.get(f"{self.admin}/endpoints", timeout=5, verify=TLS).json()
+        pools = get(f"{self.admin}/endpoints").json()
         return {endpoint["endpoint"] for pool in pools for endpoint in pool["endpoints"]}
 
     def wait_for_endpoints(self, *addresses: str, port: int = 8000) -> None:
         wanted = {address if ":" in address else f"{address}:{port}" for address in addresses}
-        eventually(lambda: self.endpoints() == wanted, 10, f"the endpoints are {sorted(wanted)}")
+        eventually(lambda: self.endpoints() == wanted, f"the endpoints are {sorted(wanted)}")
 
     def served_by(self, requests: int, port: int = 8080, host: str = HOST) -> dict[str, int]:
         """Requests by endpoint, some at a time, all of them answered."""
         limits = httpx.Limits(max_connections=CONCURRENCY)
         counts: dict[str, int] = {}
         with (
-            httpx.Client(verify=TLS, timeout=20, limits=limits) as client,
+            httpx.Client(verify=TLS, timeout=PATIENCE_SECONDS, limits=limits) as client,
             ThreadPoolExecutor(CONCURRENCY) as pool,
         ):
 
@@ -154,19 +151,23 @@ class Gateway:
 
     def kill(self) -> None:
         self.program.signal(signal.SIGKILL)
-        self.program.wait(5)
+        self.program.wait()
 
-    def errors(self) -> list[dict]:
-        """Warnings and errors of the log."""
+    def log(self) -> list[dict]:
+        """What it said so far; requests are told of elsewhere."""
         found = []
         for line in self.program.output.splitlines():
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict) and record.get("level") in ("WARN", "ERROR"):
+            if isinstance(record, dict) and "message" in record:
                 found.append(record)
         return found
+
+    def errors(self) -> list[dict]:
+        """Warnings and errors of the log."""
+        return [record for record in self.log() if record.get("level") in ("WARN", "ERROR")]
 
     def stop(self) -> None:
         self.program.stop()

@@ -98,6 +98,14 @@ def pool_backend(name: str, **more) -> dict:
     return {"group": K8S, "kind": "InferencePool", "name": name} | more
 
 
+def reference_grant(name: str, namespace: str) -> dict:
+    """Lets HTTPRoutes of that namespace refer to every pool of the grant's own."""
+    source = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": namespace}
+    spec = {"from": [source], "to": [{"group": K8S, "kind": "InferencePool"}]}
+    item = {"apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant"}
+    return item | {"metadata": {"name": name}, "spec": spec}
+
+
 def http_route(name: str, gateways: list[str], rules: list[dict], host: str = "") -> dict:
     parents = [{"name": gateway} for gateway in gateways]
     spec: dict = {"parentRefs": parents, "rules": rules}

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from cluster import SYSTEM
-from harness import answers_200, eventually
+from harness import PATIENCE_SECONDS, answers_200, eventually
 from objects import LABELS, X, model, serve
 
 pytestmark = pytest.mark.faults("makes the API server fail")
@@ -33,12 +33,12 @@ class Traffic:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(30)
+        self._thread.join(PATIENCE_SECONDS)
 
     def goes_on(self) -> None:
         """Until some more were answered, all of them well."""
         so_far = len(self.statuses)
-        eventually(lambda: len(self.statuses) >= so_far + 10, 20, "more answers")
+        eventually(lambda: len(self.statuses) >= so_far + 10, "more answers")
         assert set(self.statuses) == {200}, self.statuses
 
 
@@ -63,7 +63,7 @@ def test_it_is_away_and_comes_back_knowing_nothing_of_the_past(cluster, served, 
         assert served.endpoints() == {f"{address}:8000" for address in addresses[:2]}
         cluster.double.start()
         add_pod(cluster, addresses)
-        eventually(lambda: len(served.endpoints()) == 3, 30, "the Pod that came meanwhile")
+        eventually(lambda: len(served.endpoints()) == 3, "the Pod that came meanwhile")
         traffic.goes_on()
     cluster.wait_until_ready(cluster.apply(model()))
 
@@ -76,7 +76,7 @@ def test_what_was_deleted_while_it_was_away_goes_when_it_is_back(cluster, served
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{LABELS['app']}-0"}},
         gracePeriodSeconds=0,
     )
-    eventually(lambda: served.endpoints() == {f"{addresses[1]}:8000"}, 30, "the Pod that is left")
+    eventually(lambda: served.endpoints() == {f"{addresses[1]}:8000"}, "the Pod that is left")
 
 
 def test_it_hangs(cluster, served, addresses):
@@ -86,7 +86,7 @@ def test_it_hangs(cluster, served, addresses):
         assert served.is_ready()
         cluster.double.resume()
         add_pod(cluster, addresses)
-        eventually(lambda: len(served.endpoints()) == 3, 30, "the Pod that came meanwhile")
+        eventually(lambda: len(served.endpoints()) == 3, "the Pod that came meanwhile")
         traffic.goes_on()
 
 
@@ -100,7 +100,7 @@ def test_it_has_forgotten_where_the_watches_were(cluster, served, addresses):
             cluster.double.cut()
             wait_for_watch(cluster, so_far)
         add_pod(cluster, addresses)
-        eventually(lambda: len(served.endpoints()) == 3, 30, "the Pod that came")
+        eventually(lambda: len(served.endpoints()) == 3, "the Pod that came")
         traffic.goes_on()
 
 
@@ -110,7 +110,7 @@ def wait_for_watch(cluster, since: int) -> None:
     def watched() -> bool:
         return any(e.plural == "pods" and e.verb == "watch" for e in cluster.double.audit[since:])
 
-    eventually(watched, 30, "a watch of Pods")
+    eventually(watched, "a watch of Pods")
 
 
 def test_it_asks_for_patience(cluster, served, addresses):
@@ -118,11 +118,11 @@ def test_it_asks_for_patience(cluster, served, addresses):
     with Traffic(served) as traffic:
         refusal = cluster.double.refuse(429, retry_after_seconds=1, times=20)
         cluster.double.cut()
-        eventually(lambda: refusal.met > 0, 20, "a refused request")
+        eventually(lambda: refusal.met > 0, "a refused request")
         traffic.goes_on()
         cluster.double.refusals.clear()
         add_pod(cluster, addresses)
-        eventually(lambda: len(served.endpoints()) == 3, 30, "the Pod that came meanwhile")
+        eventually(lambda: len(served.endpoints()) == 3, "the Pod that came meanwhile")
         traffic.goes_on()
 
 
@@ -131,9 +131,9 @@ def test_its_own_faults_are_waited_out(cluster, served, addresses):
     refusals = [cluster.double.refuse(500, verb, times=3) for verb in ("list", "watch")]
     cluster.double.compact()
     cluster.double.cut()
-    eventually(lambda: any(refusal.met for refusal in refusals), 20, "a failed request")
+    eventually(lambda: any(refusal.met for refusal in refusals), "a failed request")
     add_pod(cluster, addresses)
-    eventually(lambda: len(served.endpoints()) == 3, 40, "the Pod that came meanwhile")
+    eventually(lambda: len(served.endpoints()) == 3, "the Pod that came meanwhile")
 
 
 def test_one_kind_is_forbidden_and_the_others_go_on(cluster, start, addresses):
@@ -152,11 +152,46 @@ def test_one_kind_is_forbidden_and_the_others_go_on(cluster, start, addresses):
     def refused() -> int:
         return sum(e.plural == "inferencemodels" and e.code == 403 for e in cluster.double.audit)
 
-    eventually(lambda: refused() >= 3, 60, "several tries")
+    eventually(lambda: refused() >= 3, "several tries")
     about = [record for record in gate.errors() if "inferencemodels" in str(record)]
     assert len(about) == 1, about
     # Allowed at last.
     cluster.patch(role, {"rules": role["rules"]})
+    cluster.wait_until_ready(cluster.apply(model()))
+
+
+def told(gate) -> list[tuple[str, str]]:
+    """What the log says of the API server and of watches, and of which kind."""
+    words = ("heard", "watched")
+    about = [record for record in gate.log() if any(word in record["message"] for word in words)]
+    return [(record["message"], record.get("resource", "")) for record in about]
+
+
+@pytest.mark.parametrize("code", [500, 429])
+def test_faults_of_one_kind_are_told_once_and_of_that_kind(cluster, served, code):
+    before = told(served)
+    refusals = [cluster.double.refuse(code, verb, "inferencemodels") for verb in ("list", "watch")]
+    cluster.double.compact()
+    cluster.double.cut()
+    # Meanwhile the other kinds are heard, and which kinds there are is asked for again.
+    eventually(lambda: sum(refusal.met for refusal in refusals) >= 4, "several tries")
+    trouble = ("cannot be watched; what is known stays", f"inferencemodels.{X}")
+    assert told(served)[len(before) :] == [trouble]
+    cluster.double.refusals.clear()
+    cluster.wait_until_ready(cluster.apply(model()))
+    again = [trouble, ("is watched again", f"inferencemodels.{X}")]
+    eventually(lambda: told(served)[len(before) :] == again, "a word about it")
+
+
+@pytest.mark.parametrize("code", [500, 429])
+def test_faults_of_all_kinds_are_told_once_each(cluster, served, code):
+    refusal = cluster.double.refuse(code)
+    cluster.double.cut()
+    watches = len({e.plural for e in cluster.double.audit if e.verb == "watch"})
+    eventually(lambda: refusal.met >= 4 * watches, "several tries of each kind")
+    found = [(record["message"], record.get("resource", "")) for record in served.errors()]
+    assert len(found) == len(set(found)), found
+    cluster.double.refusals.clear()
     cluster.wait_until_ready(cluster.apply(model()))
 
 
@@ -173,14 +208,14 @@ def test_a_kind_that_is_forbidden_later_keeps_what_was_heard(cluster, served, ad
             later = cluster.double.audit[so_far:]
             return any(e.plural == "inferencepools" and e.code == 403 for e in later)
 
-        eventually(refused, 30, "a refusal")
+        eventually(refused, "a refusal")
         traffic.goes_on()
 
 
 def test_a_stop_of_the_server_is_told_once(cluster, served):
     cluster.double.stop()
-    eventually(lambda: served.errors(), 30, "a word about it")
-    eventually(lambda: not cluster.double._connections, 5, "no connection")
+    eventually(lambda: served.errors(), "a word about it")
+    eventually(lambda: not cluster.double._connections, "no connection")
     told = [str(record) for record in served.errors()]
     assert len(told) == len(set(told)), told
     cluster.double.start()
@@ -193,7 +228,7 @@ def test_watches_that_end_by_themselves_are_no_trouble(cluster, served, addresse
     cluster.double.cut()
     wait_for_watch(cluster, so_far)
     add_pod(cluster, addresses)
-    eventually(lambda: len(served.endpoints()) == 3, 30, "the Pod that came")
+    eventually(lambda: len(served.endpoints()) == 3, "the Pod that came")
     lists = [e for e in cluster.double.audit[so_far:] if e.verb == "list" and e.plural == "pods"]
     assert not lists, "a watch goes on from where it was"
 
@@ -204,10 +239,10 @@ def test_the_shipped_permissions_are_enough_and_all_of_them_are_used(cluster, st
     gate.wait_for(200)
     cluster.wait_until_ready(cluster.apply(model()))
     user = f"system:serviceaccount:{SYSTEM}:tokenweir"
-    asked = [entry for entry in cluster.double.audit if entry.user == user]
-    refused = [entry for entry in asked if entry.code == 403]
-    assert not refused, refused
-    used = {(entry.verb, entry.group, entry.plural) for entry in asked if not entry.subresource}
+
+    def asked() -> list:
+        return [entry for entry in list(cluster.double.audit) if entry.user == user]
+
     role = cluster.get("rbac.authorization.k8s.io/v1", "ClusterRole", "tokenweir")
     granted = {
         (verb, group, resource)
@@ -217,5 +252,12 @@ def test_the_shipped_permissions_are_enough_and_all_of_them_are_used(cluster, st
         for verb in rule["verbs"]
         if verb in ("list", "watch")
     }
-    unused = {grant for grant in granted - used if cluster.serves_group(grant[1])}
-    assert not unused, unused
+    wanted = {grant for grant in granted if cluster.serves_group(grant[1])}
+
+    def used() -> set:
+        return {(entry.verb, entry.group, entry.plural) for entry in asked() if not entry.subresource}
+
+    # Requests are served before the last kinds are watched.
+    eventually(lambda: wanted <= used(), f"all of {sorted(wanted)} are used")
+    refused = [entry for entry in asked() if entry.code == 403]
+    assert not refused, refused

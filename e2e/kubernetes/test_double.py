@@ -11,7 +11,7 @@ import pytest
 from cluster import Cluster, documents
 from double.store import Options
 from double.table import json_path
-from harness import REPOSITORY, eventually
+from harness import PATIENCE_SECONDS, REPOSITORY, eventually
 
 RECORDED = REPOSITORY / "e2e" / "kubernetes" / "testdata" / "recorded"
 pytestmark = pytest.mark.faults("is about the double")
@@ -145,14 +145,14 @@ class Watch:
     def __init__(self, cluster: Cluster, path: str, **query):
         self.events: list[dict] = []
         self._cluster, self._path = cluster, path
-        self._query = {"watch": "1", "timeoutSeconds": "30"} | query
+        self._query = {"watch": "1", "timeoutSeconds": str(10 * PATIENCE_SECONDS)} | query
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
             with self._cluster.client.stream(
-                "GET", self._path, params=self._query, timeout=60
+                "GET", self._path, params=self._query, timeout=PATIENCE_SECONDS
             ) as response:
                 for line in response.iter_lines():
                     self.events.append(json.loads(line))
@@ -160,14 +160,14 @@ class Watch:
             pass
 
     def wait_for(self, types: list[str]) -> list[dict]:
-        eventually(lambda: self.types() == types, 5, f"the events {types}")
+        eventually(lambda: self.types() == types, f"the events {types}")
         return self.events
 
     def types(self) -> list[str]:
         return [event["type"] for event in self.events]
 
     def wait_for_its_end(self) -> None:
-        self._thread.join(10)
+        self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive()
 
 

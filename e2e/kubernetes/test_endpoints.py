@@ -9,14 +9,14 @@ import pytest
 from cluster import apply_or_skip
 from double.selectors import Selector
 from gateway import BODY, HOST, Server
-from harness import answers_200, eventually
+from harness import PATIENCE_SECONDS, Fleet, answers_200, eventually, get
 from objects import ISTIO, K8S, LABELS, gateway, pods, pool, route, serve
 
 ACTIVE_PORTS = "inference.networking.k8s.io/active-ports"
 
 
 def test_pods_come_and_go(cluster, start, addresses):
-    gate = start()
+    gate = start("--policy", "round-robin")
     first, second, third = addresses
     made = serve(cluster, [first, second])
     gate.wait_for_endpoints(first, second)
@@ -71,7 +71,7 @@ def test_a_pod_that_is_being_deleted_gets_nothing_new_and_finishes_what_it_has(
     def stream() -> None:
         body = BODY | {"stream": True, "max_tokens": 150}
         with httpx.stream(
-            "POST", f"{gate.url()}/v1/completions", json=body, headers={"host": HOST}, timeout=60
+            "POST", f"{gate.url()}/v1/completions", json=body, headers={"host": HOST}, timeout=PATIENCE_SECONDS
         ) as response:
             for line in response.iter_lines():
                 answer.append(line)
@@ -79,13 +79,16 @@ def test_a_pod_that_is_being_deleted_gets_nothing_new_and_finishes_what_it_has(
 
     reader = threading.Thread(target=stream)
     reader.start()
-    assert begun.wait(10)
+    assert begun.wait(PATIENCE_SECONDS)
+    # It cannot be over before everything was looked at.
+    Fleet([slow.url], []).fault("stall")
     cluster.pod("staying", addresses[0], LABELS)
     leaving.begin_deletion()
     gate.wait_for_endpoints(addresses[0])
     assert set(gate.served_by(5)) == {f"{addresses[0]}:8000"}
-    assert reader.is_alive(), "the answer was over before anything could be seen"
-    reader.join(60)
+    assert reader.is_alive()
+    Fleet([slow.url], []).fault("none")
+    reader.join(PATIENCE_SECONDS)
     assert "data: [DONE]" in answer
     leaving.end_deletion()
 
@@ -195,7 +198,7 @@ def test_kinds_that_nobody_has_defined_are_waited_for(cluster, start, addresses)
         if d["metadata"]["name"].startswith("inferencepools.inference.networking.x")
     )
     cluster.delete(pools)
-    eventually(lambda: not gate.endpoints(), 15, "the pool is gone with its kind")
+    eventually(lambda: not gate.endpoints(), "the pool is gone with its kind")
     assert gate.is_ready()
     cluster.define([pools])
     cluster.apply(pool())
@@ -209,9 +212,11 @@ def test_readiness_waits_for_the_first_state_and_for_it_alone(cluster, start, ad
     cluster.double.pause()
     gate = start(kubeconfig=kubeconfig, wait=False)
     gate.program.wait_until(lambda: answers_200(f"{gate.health}/healthz/live"), "is alive")
-    answer = httpx.get(f"{gate.health}/healthz/ready")
+    answer = get(f"{gate.health}/healthz/ready")
     assert answer.status_code == 503
     assert answer.text.strip(), "it says what it waits for"
+    assert '"ready"' not in gate.program.output, "nor does the log say more"
     cluster.double.resume()
     gate.wait()
     assert gate.ask().status_code == 200, "ready means that requests are served"
+    gate.program.wait_until(lambda: '"ready"' in gate.program.output, "logs that it is ready")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 from cluster import Cluster, apply_or_skip, documents
+from harness import REPOSITORY, eventually
 from objects import ISTIO, LABELS, POOL, SEED, gateway, model, pods, pool, route, seed, serve
 
 MESH_CONFIG = {"apiVersion": "istio.alibabacloud.com/v1", "kind": "ASMMeshConfig"}
@@ -27,8 +28,8 @@ def assert_tutorial_answer(response: httpx.Response) -> None:
 
 
 def test_the_tutorial_works_step_by_step(cluster, start, addresses):
-    # The mesh has this object before the tutorial begins.
-    cluster.apply(MESH_CONFIG | DEFAULT | {"spec": {}})
+    # Installed with the gateway: kubectl apply -k deploy/kustomize/base.
+    cluster.apply_file(REPOSITORY / "deploy" / "kustomize" / "base" / "asmmeshconfig.yaml")
     gate = start(namespace=None)
 
     # Step 1: kubectl apply -f vllm-service.yaml; the Deployment's Pods become ready.
@@ -54,9 +55,10 @@ def test_the_tutorial_works_step_by_step(cluster, start, addresses):
     # Step 4: curl, several times.
     assert_tutorial_answer(gate.wait_for(200))
     gate.wait_for_endpoints(*addresses)
-    counts = gate.served_by(30)
-    assert set(counts) <= {f"{address}:8000" for address in addresses}
-    assert len(counts) > 1, counts
+    served: set[str] = set()
+    # An adapter's requests may stay where it is loaded, but not for ever.
+    eventually(lambda: served.update(gate.served_by(30)) or len(served) > 1, "several Pods answer")
+    assert served <= {f"{address}:8000" for address in addresses}
     cluster.wait_until_ready(made[-1])
 
     # Clean up: models, pools and routes first, then the gateway.

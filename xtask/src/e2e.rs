@@ -1,4 +1,4 @@
-//! What the end-to-end suites need: a Python environment, made once and remade when its pins change, and a browser.
+//! What the end-to-end suites need: a Python environment, made once and remade when its pins change, and programs.
 
 #[cfg(test)]
 mod tests;
@@ -23,8 +23,13 @@ pub(crate) const STANDALONE: Suite = &["e2e", "--ignore=e2e/kubernetes"];
 /// The binary as it follows an API server.
 pub(crate) const KUBERNETES: Suite = &["e2e/kubernetes"];
 
-/// Programs of the browser tests, and the packages that have them.
-const BROWSER: [(&str, &str); 2] = [("chromium", "chromium"), ("chromedriver", "chromium-driver")];
+/// Programs of outside that the suite runs, and the packages that have them.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
+];
 
 /// One line for `cargo xtask test --list`.
 pub(crate) fn summary(places: &Places, suite: Suite) -> String {
@@ -41,7 +46,7 @@ pub(crate) fn run(places: &Places, suite: Suite, arguments: &[String]) -> anyhow
     );
     let python = prepare(places)?;
     if suite == STANDALONE {
-        find_browser()?;
+        find_programs()?;
     }
     run_shown(
         Command::new(python)
@@ -54,16 +59,17 @@ pub(crate) fn run(places: &Places, suite: Suite, arguments: &[String]) -> anyhow
     )
 }
 
-/// The browser and its driver, installed if they are not there: by Debian's packages, since neither is anybody's to bundle.
-fn find_browser() -> anyhow::Result<()> {
-    let missing: Vec<&str> =
-        BROWSER.iter().filter(|(program, _)| !runs(program)).map(|(_, package)| *package).collect();
+/// Installs what is missing, by Debian's packages, since none of it is ours to bundle.
+fn find_programs() -> anyhow::Result<()> {
+    let missing = PROGRAMS.iter().filter(|(program, _)| !runs(program));
+    let mut missing: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    missing.dedup();
     if missing.is_empty() {
-        println!("chromium and chromedriver are here already");
+        println!("{} are here already", PROGRAMS.map(|(program, _)| program).join(", "));
         return Ok(());
     }
-    let needs = "the end-to-end tests need a browser; install chromium and chromedriver \
-                 (Debian: apt install chromium chromium-driver)";
+    let needs = "the end-to-end tests need a browser and Prometheus \
+                 (Debian: apt install chromium chromium-driver prometheus)";
     run_shown(Command::new("apt-get").arg("update")).context(needs)?;
     let install = ["install", "--yes", "--no-install-recommends"];
     run_shown(Command::new("apt-get").args(install).args(missing)).context(needs)
@@ -114,6 +120,8 @@ fn is_current(environment: &Path, pins: &str) -> bool {
 /// False when the interpreter the environment was made from is gone.
 fn starts(python: &Path) -> bool {
     let mut command = Command::new(python);
-    command.args(["-c", "import pytest, openai, httpx, h2, yaml"]).stderr(Stdio::null());
+    command
+        .args(["-c", "import pytest, openai, httpx, h2, yaml, opentelemetry.proto"])
+        .stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

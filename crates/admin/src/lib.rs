@@ -1,7 +1,7 @@
 //! Shows: health, metrics, and what the gateway knows and decided, over three small HTTP servers.
 //!
-//! Everything is read from the picker, or asked from functions that the main crate hands in; the
-//! only thing that can be changed here is to begin a drain.
+//! Everything is read from the picker, or asked from functions that the main crate hands in; all
+//! that can be changed here is to begin a drain, and the levels of the log.
 //!
 //! Deliberately absent: TLS and passwords (the admin port is for loopback, and refuses what a
 //! browser may be tricked into sending), configuration by HTTP.
@@ -12,6 +12,7 @@
 //! - `answer`: responses
 //! - `guard`: what the admin port refuses, for browsers' sake
 //! - `query`: parameters of a request
+//! - `logging`: levels of the log, shown and changed
 //! - `endpoints`, `decisions`, `configuration`, `objects`: the JSON views
 //! - `dashboard`: what the page at `/` is kept up to date with
 //! - `assets`: the files of that page
@@ -29,6 +30,7 @@ mod dashboard;
 mod decisions;
 mod endpoints;
 mod guard;
+mod logging;
 mod objects;
 mod ports;
 mod query;
@@ -51,7 +53,14 @@ pub struct Views {
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// Begins to drain. May be called again.
     pub drain: Arc<dyn Fn() + Send + Sync>,
+    /// The levels of the log: an object.
+    pub levels: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Changes them, by names and levels; says what is wrong with these.
+    pub set_levels: SetLevels,
 }
+
+/// How levels of the log are changed.
+pub type SetLevels = Arc<dyn Fn(&[(String, String)]) -> Result<(), String> + Send + Sync>;
 
 impl std::fmt::Debug for Views {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

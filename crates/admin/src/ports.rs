@@ -10,13 +10,22 @@ use crate::{
     answer::{self, Answer},
     assets, configuration,
     dashboard::{Dashboard, events},
-    decisions, endpoints, guard, objects,
+    decisions, endpoints, guard, logging, objects,
 };
 
 const HEALTH_PATHS: [&str; 2] = ["/healthz/ready", "/healthz/live"];
 const STATS_PATHS: [&str; 2] = ["/stats/prometheus", "/metrics"];
-const ADMIN_PATHS: [&str; 8] =
-    ["/", "/endpoints", "/decisions", "/config_dump", "/objects", "/history", EVENTS, "/drain"];
+const ADMIN_PATHS: [&str; 9] = [
+    "/",
+    "/endpoints",
+    "/decisions",
+    "/config_dump",
+    "/objects",
+    "/history",
+    EVENTS,
+    "/logging",
+    "/drain",
+];
 /// Never ends by itself.
 pub(crate) const EVENTS: &str = "/events";
 
@@ -66,6 +75,9 @@ pub(crate) fn admin(views: &Views, dashboard: &Arc<Dashboard>, request: &Parts) 
     }
     if path == "/drain" {
         return drain(views, request);
+    }
+    if path == "/logging" {
+        return logging::answer(views, request);
     }
     if !is_reading(request) {
         return answer::not_allowed(READING);

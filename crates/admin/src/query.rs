@@ -8,6 +8,13 @@ pub(crate) fn parameter(query: &str, name: &str) -> Option<String> {
     })
 }
 
+/// All parameters, in their order.
+pub(crate) fn parameters(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.map(|(key, value)| (decode(key), decode(value))).collect()
+}
+
 /// Undoes the encoding of forms. What is no encoding stays as it is.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());

@@ -42,10 +42,15 @@ pub(crate) async fn serve(listener: TcpListener, tasks: Tasks, handler: impl Han
 
 async fn accept(listener: &TcpListener, tasks: &Tasks, handler: Arc<impl Handler>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let addr = listener.local_addr().ok();
+    let mut failing = false;
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!(?addr, "accepting on a port of the gateway's own again");
+                }
                 let (handler, stop) = (Arc::clone(&handler), tasks.clone());
                 tasks.spawn("admin connection", async move {
                     connection(stream, stop, handler).await;
@@ -53,7 +58,14 @@ async fn accept(listener: &TcpListener, tasks: &Tasks, handler: Arc<impl Handler
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if std::mem::replace(&mut failing, true) {
+                    tracing::debug!(%error, ?addr, "still not accepting");
+                } else {
+                    tracing::warn!(
+                        %error, ?addr,
+                        "cannot accept on a port of the gateway's own; raise the limit of open files"
+                    );
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

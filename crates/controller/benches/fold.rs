@@ -1,11 +1,13 @@
-//! What a change of one Pod costs: the fold over a large cluster.
+//! What a change of one Pod costs in a large cluster, from the fold to the picker, and what one scrape.
 //!
 //! `cargo bench -p controller`
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 use controller::{FoldOptions, Object, fold, read_text};
 use divan::{Bencher, black_box};
+use picker::{Desired, EndpointPicker, Health, Journal, Metrics, RequestRecord, Workload};
+use scheduling::Signals;
 
 const PODS: usize = 5_000;
 const POOLS: usize = 200;
@@ -66,4 +68,54 @@ fn five_thousand_pods_in_two_hundred_pools(bencher: Bencher<'_, '_>) {
     let endpoints: usize = folded.desired.pools.iter().map(|pool| pool.endpoints.len()).sum();
     assert_eq!(endpoints, PODS);
     bencher.bench_local(|| fold(black_box(&objects), &options));
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl Journal for Nowhere {
+    fn write(&self, _: &RequestRecord) {}
+}
+
+fn desired() -> Desired {
+    let options = FoldOptions { kubernetes: true, ..FoldOptions::default() };
+    fold(&cluster(), &options).desired
+}
+
+fn picker(desired: Desired) -> EndpointPicker {
+    let workload = Workload { name: "tokenweir".to_owned(), namespace: "default".to_owned() };
+    let metrics = Arc::new(Metrics::new(workload).expect("metrics"));
+    let picker = EndpointPicker::new(metrics, Arc::new(Nowhere), 1);
+    picker.writer().apply(desired);
+    picker
+}
+
+#[divan::bench]
+fn what_five_thousand_pods_come_to_is_applied(bencher: Bencher<'_, '_>) {
+    let desired = desired();
+    let writer = picker(desired.clone()).writer();
+    bencher.with_inputs(|| desired.clone()).bench_local_values(|desired| writer.apply(desired));
+}
+
+#[divan::bench]
+fn one_of_five_thousand_is_scraped(bencher: Bencher<'_, '_>) {
+    let picker = picker(desired());
+    let (writer, members) = (picker.writer(), picker.view().members());
+    let mut next = members.iter().cycle();
+    bencher.bench_local(|| {
+        let endpoint = &next.next().expect("a cycle").endpoint;
+        writer.signals(&endpoint.spec.id, Signals::default(), endpoint.mark());
+    });
+}
+
+#[divan::bench]
+fn one_of_five_thousand_fails_and_returns(bencher: Bencher<'_, '_>) {
+    let picker = picker(desired());
+    let (writer, members) = (picker.writer(), picker.view().members());
+    let mut next = members.iter().cycle();
+    bencher.bench_local(|| {
+        let id = &next.next().expect("a cycle").endpoint.spec.id;
+        writer.health(id, Health::Unready);
+        writer.health(id, Health::Ready);
+    });
 }

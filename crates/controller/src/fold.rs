@@ -24,6 +24,7 @@ mod routes;
 mod workloads;
 
 use routes::Routes;
+use workloads::Workloads;
 pub(crate) use workloads::endpoint_id;
 
 /// What a fold needs to know beyond the objects.
@@ -36,12 +37,22 @@ pub struct FoldOptions {
     /// Objects come from an API server. Pods then come and go all the time, and conditions that
     /// counted them would be written again and again.
     pub kubernetes: bool,
+    /// `namespace/name` of the Service through which clients reach the Gateways.
+    pub publish_service: Option<String>,
+    /// Ports the process listens on for itself, and what for: no Gateway can have them.
+    pub own_ports: BTreeMap<u16, &'static str>,
 }
 
 impl Default for FoldOptions {
     fn default() -> Self {
         let labels = [("istio".to_owned(), "ingressgateway".to_owned())];
-        Self { labels: labels.into(), default_policy: Policy::default(), kubernetes: false }
+        Self {
+            labels: labels.into(),
+            default_policy: Policy::default(),
+            kubernetes: false,
+            publish_service: None,
+            own_ports: BTreeMap::new(),
+        }
     }
 }
 
@@ -59,6 +70,9 @@ pub struct Folded {
 pub fn fold<'o>(objects: impl IntoIterator<Item = &'o Object>, options: &'o FoldOptions) -> Folded {
     let mut oldest_first: Vec<&Object> = objects.into_iter().collect();
     oldest_first.sort_by(|a, b| age(a).cmp(&age(b)));
+    let workloads = Workloads::of(&oldest_first);
+    // There are many, and nothing else is made of them.
+    oldest_first.retain(|object| !matches!(object.spec, Spec::Pod(_)));
     let mut world = World {
         objects: oldest_first,
         options,
@@ -70,10 +84,10 @@ pub fn fold<'o>(objects: impl IntoIterator<Item = &'o Object>, options: &'o Fold
 
     let gateways = gateways::find(&mut world);
     let mut api_gateways = gateway_api::find(&mut world);
-    let mut pools = pools::find(&mut world);
+    let mut pools = pools::find(&mut world, workloads);
     let mut routes = routes::fold(&mut world, &gateways, &mut pools);
     http_routes::fold(&mut world, &mut api_gateways, &mut pools, &mut routes);
-    let mut listeners = gateways.listeners();
+    let mut listeners = gateways.listeners(options);
     api_gateways.add_listeners(&mut listeners);
     api_gateways.judge(&mut world);
     pools.forget_unused(&routes.uses);
@@ -89,12 +103,20 @@ pub fn fold<'o>(objects: impl IntoIterator<Item = &'o Object>, options: &'o Fold
     world.finish(desired, &uses)
 }
 
+impl FoldOptions {
+    /// Why no Gateway can have this port, if none can.
+    fn port_taken(&self, port: u16) -> Option<String> {
+        let purpose = self.own_ports.get(&port)?;
+        Some(format!("port {port} is the gateway's own, for {purpose}; use another"))
+    }
+}
+
 /// Orders objects from the oldest to the youngest, in the same way every time.
 fn age(object: &Object) -> impl Ord + use<'_> {
     (object.created, object.kind, &object.namespace, &object.name, object.group)
 }
 
-/// The objects, oldest first, and what has been found out about them.
+/// The objects but Pods, oldest first, and what has been found out about them.
 struct World<'o> {
     objects: Vec<&'o Object>,
     options: &'o FoldOptions,

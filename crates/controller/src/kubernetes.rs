@@ -5,7 +5,8 @@
 //! process has the lease. Nothing here ever takes away what was heard last.
 //!
 //! - `discovery`: which kinds are served; `follower`: list and watch of one; `entry`: JSON to objects
-//! - `store`: everything heard so far, and what is wrong
+//! - `store`: everything heard so far; `selectors`: which Pods mean anything; `troubles`: what is wrong, told once
+//! - `claims`: which Gateways are served here, and what of others' statuses that makes ours
 //! - `patch`: conditions into a status that others write to as well; `writer`, `lease`: writing it
 //! - `backoff`: waits between tries
 
@@ -15,33 +16,39 @@ use kube::{Client, Config, client::ClientBuilder};
 use picker::Tasks;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tower::util::MapResponseLayer;
 
 use crate::status::ObjectStatus;
 use backoff::{Backoff, RetryAfter};
+use claims::Gateways;
 use entry::Source;
 use follower::{Follower, told};
 use lease::Lease;
 use store::{SourceKey, Store};
+use troubles::Reason;
 use writer::Writer;
 
 mod backoff;
+mod claims;
 mod discovery;
 mod entry;
 mod follower;
 mod lease;
 mod patch;
+mod selectors;
 mod store;
+mod troubles;
 mod writer;
 
 pub use store::Watched;
 
 /// Changes come seldom alone: this long others are waited for.
 const SETTLE: Duration = Duration::from_millis(5);
-/// And this long nothing is folded after a fold, so that a storm of changes leaves time for others.
-const PAUSE: Duration = Duration::from_millis(40);
+/// After a fold nothing is folded for as long as it took, so that a storm of changes leaves half of the
+/// time for others; and for this long at least.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// How soon it is looked again for kinds that are not served yet.
 const POLL_MIN: Duration = Duration::from_secs(2);
@@ -70,6 +77,9 @@ pub struct KubernetesOptions {
     pub lease_namespace: Option<String>,
     /// Tells this process from all others.
     pub identity: String,
+    /// The Service through which clients reach the Gateways, `NAME` in the process's own namespace
+    /// or `NAMESPACE/NAME`.
+    pub publish_service: Option<String>,
 }
 
 /// A Kubernetes API server as the source of objects.
@@ -105,6 +115,13 @@ impl Kubernetes {
         Ok(Self { options, config, store: Arc::default() })
     }
 
+    /// `namespace/name` of the Service through which clients reach the Gateways, if it was named.
+    pub fn publish_service(&self) -> Option<String> {
+        let name = self.options.publish_service.as_ref()?;
+        let own = || format!("{}/{name}", self.config.default_namespace);
+        Some(if name.contains('/') { name.clone() } else { own() })
+    }
+
     /// What is not heard yet, and why; `None` once the objects are known.
     pub fn waiting_for(&self) -> Option<String> {
         self.store.waiting_for()
@@ -135,6 +152,7 @@ impl Kubernetes {
             retry_after: retry_after.clone(),
             wanted: statuses,
             held: lease.held(),
+            namespace: self.options.namespace.clone(),
         };
         tokio::join!(
             self.follow_sources(client, retry_after, tasks),
@@ -179,12 +197,15 @@ impl Kubernetes {
         loop {
             self.store.changed().await;
             sleep(SETTLE).await;
+            let began = Instant::now();
             let Some(mut watched) = self.store.watched() else { continue };
-            let mut statuses = std::mem::take(&mut watched.unreadable);
-            statuses.extend(apply(watched));
+            let unreadable = std::mem::take(&mut watched.unreadable);
+            let mut statuses = apply(watched);
+            let gateways = Gateways::served(&statuses);
+            statuses.extend(unreadable.into_iter().map(|object| object.status(&gateways)));
             wanted.send_replace(Arc::new(statuses));
             self.store.folded();
-            sleep(PAUSE).await;
+            sleep(began.elapsed().max(PAUSE_MIN)).await;
         }
     }
 
@@ -207,6 +228,7 @@ impl Kubernetes {
                 Ok(found) => {
                     backoff.reset();
                     self.store.server_well();
+                    self.store.discovery_well();
                     let sources = with_lost(found, &following, &mut missing);
                     self.store.discovered(&sources);
                     let changed = start(&follower, &sources, &mut following, &ended, &tasks);
@@ -214,7 +236,14 @@ impl Kubernetes {
                     poll
                 }
                 Err(error) => {
-                    self.store.server_trouble(&told(&error));
+                    match &error {
+                        kube::Error::Api(status) => {
+                            self.store.server_well();
+                            let reason = Reason::Answer(status.code);
+                            self.store.discovery_trouble(reason, &told(&error));
+                        }
+                        error => self.store.server_trouble(&told(error)),
+                    }
                     backoff.wait()
                 }
             };

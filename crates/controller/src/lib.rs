@@ -43,6 +43,6 @@ pub use object::{Kind, Object, ObjectKey};
 pub use problem::{Place, Problem, Severity};
 pub use status::{
     CONTROLLER_NAME, Condition, ConditionStatus, ObjectStatus, ParentRef, StatusShape, TargetRef,
-    stamp,
+    caution, stamp,
 };
 pub use watch::watch;

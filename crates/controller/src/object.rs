@@ -8,7 +8,8 @@ use crate::{
     problem::Place,
     resource::{
         ApiGateway, DestinationRule, Gateway, HttpRoute, InferenceModel, InferenceModelRewrite,
-        InferenceObjective, InferencePolicy, InferencePool, Pod, Route, Service, WorkloadEntry,
+        InferenceObjective, InferencePolicy, InferencePool, Pod, ReferenceGrant, Route, Selector,
+        Service, WorkloadEntry,
     },
 };
 
@@ -19,6 +20,7 @@ pub enum Kind {
     /// Istio's, and the Gateway API's: their groups tell them apart.
     Gateway,
     HTTPRoute,
+    ReferenceGrant,
     LLMRoute,
     VirtualService,
     DestinationRule,
@@ -48,10 +50,11 @@ pub(crate) const POOL_GROUP_X: &str = "inference.networking.x-k8s.io";
 const LLM_D: (&str, &[&str]) = ("llm-d.ai", &["v1alpha2"]);
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::HTTPRoute,
+        Self::ReferenceGrant,
         Self::LLMRoute,
         Self::VirtualService,
         Self::DestinationRule,
@@ -71,6 +74,7 @@ impl Kind {
             Self::GatewayClass => "GatewayClass",
             Self::Gateway => "Gateway",
             Self::HTTPRoute => "HTTPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
             Self::LLMRoute => "LLMRoute",
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
@@ -90,7 +94,7 @@ impl Kind {
     pub fn served(self) -> &'static [(&'static str, &'static [&'static str])] {
         match self {
             Self::Gateway => &[ISTIO, GATEWAY_API],
-            Self::GatewayClass | Self::HTTPRoute => &[GATEWAY_API],
+            Self::GatewayClass | Self::HTTPRoute | Self::ReferenceGrant => &[GATEWAY_API],
             Self::VirtualService | Self::DestinationRule | Self::WorkloadEntry => &[ISTIO],
             Self::LLMRoute | Self::ASMMeshConfig => &[ASM],
             Self::InferencePool => {
@@ -154,6 +158,7 @@ pub(crate) enum Spec {
     Gateway(Gateway),
     ApiGateway(ApiGateway),
     HttpRoute(HttpRoute),
+    ReferenceGrant(ReferenceGrant),
     /// An LLMRoute or a VirtualService.
     Route(Route),
     DestinationRule(DestinationRule),
@@ -172,6 +177,17 @@ pub(crate) enum Spec {
 /// Tells one object from all others: kind, group, namespace and name.
 pub type ObjectKey<'o> = (Kind, &'static str, &'o str, &'o str);
 
+impl Spec {
+    /// The labels by which it selects Pods, if it does.
+    pub(crate) fn selector(&self) -> Option<&Selector> {
+        match self {
+            Self::InferencePool(pool) => Some(&pool.selector),
+            Self::Service(service) => Some(&service.selector),
+            _ => None,
+        }
+    }
+}
+
 impl Object {
     pub fn key(&self) -> ObjectKey<'_> {
         (self.kind, self.group, &self.namespace, &self.name)
@@ -179,11 +195,12 @@ impl Object {
 
     /// `namespace/name`, the way Istio writes references.
     pub fn path(&self) -> String {
-        if self.namespace.is_empty() {
-            return self.name.to_string();
-        }
-        format!("{}/{}", self.namespace, self.name)
+        path(&self.namespace, &self.name)
     }
+}
+
+pub(crate) fn path(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
 }
 
 impl Object {

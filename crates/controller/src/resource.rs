@@ -11,6 +11,7 @@ use scheduling::{FlowControl, OutlierDetection, Policy};
 use crate::{
     fields::{Fields, Item},
     object::{GATEWAY_API_GROUP, Kind, POOL_GROUP, POOL_GROUP_X, Path, Spec},
+    status::Address,
 };
 
 mod asm;
@@ -24,6 +25,7 @@ mod strings;
 mod virtual_service;
 
 pub(crate) use pod::{Pod, active_ports, read as pod};
+pub(crate) use service::addresses;
 pub(crate) use strings::is_dns_name;
 
 /// Labels that have to be there, each with its value.
@@ -157,6 +159,8 @@ pub(crate) struct HttpRule {
     /// Any of these.
     pub(crate) matches: Vec<HttpMatch>,
     pub(crate) backends: Vec<HttpBackend>,
+    /// It has filters, which nobody applies.
+    pub(crate) filtered: bool,
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -178,6 +182,10 @@ pub(crate) enum HttpPath {
 #[derive(Clone, Debug)]
 pub(crate) struct HttpBackend {
     pub(crate) target: HttpTarget,
+    /// The group it is of, in which alone it is looked for.
+    pub(crate) group: String,
+    /// It has filters, which nobody applies.
+    pub(crate) filtered: bool,
     pub(crate) weight: u32,
 }
 
@@ -186,6 +194,22 @@ pub(crate) enum HttpTarget {
     Known(BackendTarget),
     /// Of a kind nobody serves.
     Unknown(String),
+}
+
+/// Lets objects of other namespaces refer to those of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct ReferenceGrant {
+    /// Namespaces of HTTPRoutes; nothing else here refers to what is elsewhere.
+    pub(crate) from: Vec<String>,
+    pub(crate) to: Vec<Granted>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Granted {
+    /// An InferencePool, or else a Service.
+    pub(crate) pool: bool,
+    /// The only one, if not all.
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -235,6 +259,8 @@ pub(crate) struct DestinationRule {
 pub(crate) struct Service {
     pub(crate) selector: Selector,
     pub(crate) ports: Vec<ServicePort>,
+    /// Where it can be reached, as its status tells; from an API server alone.
+    pub(crate) addresses: Vec<Address>,
 }
 
 #[derive(Clone, Debug)]
@@ -275,6 +301,7 @@ pub(crate) fn read(
         }
         Kind::Gateway => Spec::Gateway(istio::gateway(spec, namespace)?),
         Kind::HTTPRoute => Spec::HttpRoute(gateway_api::http_route(spec, namespace)),
+        Kind::ReferenceGrant => Spec::ReferenceGrant(gateway_api::reference_grant(spec)),
         Kind::DestinationRule => Spec::DestinationRule(istio::destination_rule(spec, namespace)?),
         Kind::WorkloadEntry => Spec::WorkloadEntry(istio::workload_entry(spec)?),
         Kind::VirtualService => Spec::Route(virtual_service::read(spec, namespace)),

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use crate::object::{GATEWAY_API_GROUP, Kind, Object, ObjectKey, Spec};
+use crate::{
+    object::{self, GATEWAY_API_GROUP, Kind, Object, ObjectKey, Spec},
+    problem::{Problem, Severity},
+};
 
 /// Who we are in `status.parents[]` and `status.ancestors[]`.
 pub const CONTROLLER_NAME: &str = "tokenweir.dev/gateway-controller";
@@ -31,18 +34,35 @@ pub enum StatusShape {
     /// `status.conditions[]`.
     Flat,
     /// `status.parent[]`, as InferencePool v1alpha2 has it: one entry for each Gateway, or one that
-    /// stands for none yet.
+    /// stands for none yet. The same conditions are flat beside it, which is where `kubectl wait` and
+    /// readers of v1alpha1 look, if the definition keeps them.
     Parent(Vec<ParentRef>),
     /// `status.parents[]`, as InferencePool v1 has it: one entry for each Gateway, and none as long
     /// as no route sends anything here.
     Parents(Vec<ParentRef>),
     /// `status.ancestors[]`, as the Gateway API has it for policies: one entry, for the target.
     Ancestors(TargetRef),
-    /// `status.conditions[]`, and `status.listeners[]` as the Gateway API has it for Gateways.
-    Listeners(Vec<ListenerStatus>),
+    /// `status.conditions[]`, and what the Gateway API has besides for Gateways.
+    Gateway(GatewayStatus),
     /// `status.parents[]`, as the Gateway API has it for routes: one entry for each of the route's
     /// `parentRefs` that is a Gateway of ours.
     RouteParents(Vec<RouteParent>),
+}
+
+/// What a Gateway of the Gateway API has come to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct GatewayStatus {
+    /// `status.listeners[]`.
+    pub listeners: Vec<ListenerStatus>,
+    /// `status.addresses[]`; `None` where nobody has said which they are.
+    pub addresses: Option<Vec<Address>>,
+}
+
+/// Where clients reach a Gateway.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Address {
+    Ip(String),
+    Hostname(String),
 }
 
 /// A listener of a Gateway.
@@ -147,6 +167,34 @@ pub fn stamp(statuses: &mut [ObjectStatus], previous: &[ObjectStatus], now: &str
     }
 }
 
+/// Adds to the message of each object that is accepted what of it is not obeyed, as was found while it
+/// was read.
+pub fn caution<'p>(statuses: &mut [ObjectStatus], problems: impl IntoIterator<Item = &'p Problem>) {
+    let mut cautions: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for problem in problems.into_iter().filter(|problem| problem.severity == Severity::Warning) {
+        if let Some(object) = &problem.object {
+            cautions.entry(object).or_default().push(problem.without_place());
+        }
+    }
+    if cautions.is_empty() {
+        return;
+    }
+    for status in statuses {
+        let path = object::path(&status.namespace, &status.name);
+        let Some(cautions) = cautions.get(format!("{} {path}", status.kind).as_str()) else {
+            continue;
+        };
+        for accepted in status.conditions.iter_mut().filter(|one| one.name == "Accepted") {
+            if accepted.status == ConditionStatus::True {
+                let said = std::mem::take(&mut accepted.message);
+                let said = Some(said).filter(|said| !said.is_empty()).into_iter();
+                let sentences: Vec<String> = said.chain(cautions.iter().cloned()).collect();
+                accepted.message = joined(&sentences);
+            }
+        }
+    }
+}
+
 impl ObjectStatus {
     pub(crate) fn new(object: &Object, conditions: Vec<Condition>) -> Self {
         let shape = match (object.kind, object.version, &object.spec) {
@@ -198,14 +246,13 @@ impl ObjectStatus {
         let conditions: Value = self.conditions.iter().map(Condition::to_json).collect();
         match &self.shape {
             StatusShape::Flat => json!({ "conditions": conditions }),
-            StatusShape::Parent(parents) if parents.is_empty() => {
-                // The entry this version's definition puts there by default.
-                let parent = json!({ "kind": "Status", "name": "default" });
-                json!({ "parent": [{ "parentRef": parent, "conditions": conditions }] })
-            }
             StatusShape::Parent(parents) => {
-                let entry = |parent: &ParentRef| json!({ "parentRef": parent.to_json(), "conditions": conditions });
-                json!({ "parent": parents.iter().map(entry).collect::<Value>() })
+                let entry = |parent| json!({ "parentRef": parent, "conditions": conditions });
+                // The one this version's definition puts there by default.
+                let unused = || vec![entry(json!({ "kind": "Status", "name": "default" }))];
+                let entries = parents.iter().map(|parent| entry(parent.to_json()));
+                let entries = if parents.is_empty() { unused() } else { entries.collect() };
+                json!({ "parent": entries, "conditions": conditions })
             }
             StatusShape::Parents(parents) => {
                 let entry = |parent: &ParentRef| {
@@ -224,10 +271,16 @@ impl ObjectStatus {
                     "conditions": conditions,
                 }]
             }),
-            StatusShape::Listeners(listeners) => json!({
-                "conditions": conditions,
-                "listeners": listeners.iter().map(|one| self.listener(one)).collect::<Value>(),
-            }),
+            StatusShape::Gateway(GatewayStatus { listeners, addresses }) => {
+                let mut status = json!({
+                    "conditions": conditions,
+                    "listeners": listeners.iter().map(|one| self.listener(one)).collect::<Value>(),
+                });
+                if let Some(addresses) = addresses {
+                    status["addresses"] = addresses.iter().map(Address::to_json).collect();
+                }
+                status
+            }
             StatusShape::RouteParents(parents) => {
                 let entry = |parent: &RouteParent| {
                     json!({
@@ -278,6 +331,16 @@ impl ObjectStatus {
                 condition("ResolvedRefs", None),
             ],
         })
+    }
+}
+
+impl Address {
+    fn to_json(&self) -> Value {
+        let (kind, value) = match self {
+            Self::Ip(ip) => ("IPAddress", ip),
+            Self::Hostname(name) => ("Hostname", name),
+        };
+        json!({ "type": kind, "value": value })
     }
 }
 

@@ -10,13 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
-use http_body::Body as _;
+use http::{Method, Request, StatusCode};
+use http_body::Body;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use picker::{AppProtocol, EndpointSpec, Tasks};
 use tokio::{
@@ -24,23 +21,22 @@ use tokio::{
     time::timeout,
 };
 
-use crate::failure::Failure;
+use crate::failure::{Cause, Failure};
 
 /// For looking up the name, connecting and the handshake together.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
-/// Longest head of an answer, and hyper's read buffer with it.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-pub(crate) struct Connection {
-    sender: Sender,
-    driver: Driver,
+pub(crate) enum Connection {
+    /// Holds nothing while it is idle.
+    Http1(http1::Connection),
+    H2c(Box<H2c>),
 }
 
-enum Sender {
-    Http1(http1::SendRequest<Empty<Bytes>>),
-    H2c(http2::SendRequest<Empty<Bytes>>),
+pub(crate) struct H2c {
+    sender: http2::SendRequest<Empty<Bytes>>,
+    driver: Driver,
 }
 
 struct Driver {
@@ -56,24 +52,21 @@ impl Connection {
     }
 
     async fn handshake(spec: &EndpointSpec, tasks: &Tasks) -> Result<Self, Failure> {
-        let io = TokioIo::new(connect(spec).await?);
-        let path = "the handshake";
-        let unanswered = |error| Failure::Unanswered { path, error };
-        let (sender, future): (_, Pin<Box<dyn Future<Output = ()> + Send>>) = match spec.protocol {
-            AppProtocol::Http1 => {
-                let mut builder = http1::Builder::new();
-                builder.max_buf_size(HEAD_BYTES_MAX);
-                let (sender, driver) = builder.handshake(io).await.map_err(unanswered)?;
-                // Its error is also the request's, where it matters.
-                (Sender::Http1(sender), Box::pin(async move { drop(driver.await) }))
-            }
+        let stream = connect(spec).await?;
+        match spec.protocol {
+            AppProtocol::Http1 => Ok(Self::Http1(http1::Connection::new(stream))),
             AppProtocol::H2c => {
-                let executor = Executor(tasks.clone());
-                let (sender, driver) = http2::handshake(executor, io).await.map_err(unanswered)?;
-                (Sender::H2c(sender), Box::pin(async move { drop(driver.await) }))
+                let shaken = http2::handshake(Executor(tasks.clone()), TokioIo::new(stream)).await;
+                let (sender, driver) = shaken.map_err(|error| Failure::Unanswered {
+                    path: "the handshake",
+                    error: error.into(),
+                })?;
+                // Its error is also the request's, where it matters.
+                let future = Box::pin(async move { drop(driver.await) });
+                let driver = Driver { future, ended: false };
+                Ok(Self::H2c(Box::new(H2c { sender, driver })))
             }
-        };
-        Ok(Self { sender, driver: Driver { future, ended: false } })
+        }
     }
 
     /// Gets a path into `body`, at most `body_bytes_max` of it. Dropping the future midway leaves the
@@ -85,54 +78,65 @@ impl Connection {
         body: &mut Vec<u8>,
         body_bytes_max: usize,
     ) -> Result<StatusCode, Failure> {
-        let Self { sender, driver } = self;
-        let exchange = async {
-            let answer = sender.send(authority, path).await;
-            let answer = answer.map_err(|error| Failure::Unanswered { path, error })?;
-            let status = answer.status();
-            collect(answer.into_body(), path, body, body_bytes_max).await?;
-            Ok(status)
-        };
-        driver.run_during(exchange).await
+        match self {
+            Self::Http1(connection) => {
+                let unanswered =
+                    |error: http1::Error| Failure::Unanswered { path, error: error.into() };
+                let head = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\n\r\n");
+                let sent = connection.send(&Method::GET, head.into_bytes(), Bytes::new());
+                let status = sent.await.map_err(unanswered)?.status();
+                collect(connection, path, body, body_bytes_max).await?;
+                Ok(status)
+            }
+            Self::H2c(h2c) => h2c.get(authority, path, body, body_bytes_max).await,
+        }
     }
 
     /// Minds the connection while waiting for something else: it notices the peer's close.
     pub(crate) async fn idle_during<T>(&mut self, work: impl Future<Output = T>) -> T {
-        self.driver.run_during(work).await
+        match self {
+            Self::Http1(connection) => {
+                let mut work = pin!(work);
+                poll_fn(|context| {
+                    // That it has become unfit is seen by who asks next.
+                    let _unfit = connection.poll_unfit(context);
+                    work.as_mut().poll(context)
+                })
+                .await
+            }
+            Self::H2c(h2c) => h2c.driver.run_during(work).await,
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        let sender = match &self.sender {
-            Sender::Http1(sender) => sender.is_closed(),
-            Sender::H2c(sender) => sender.is_closed(),
-        };
-        sender || self.driver.ended
+        match self {
+            Self::Http1(connection) => !connection.is_reusable(),
+            Self::H2c(h2c) => h2c.sender.is_closed() || h2c.driver.ended,
+        }
     }
 }
 
-impl Sender {
-    async fn send(
+impl H2c {
+    async fn get(
         &mut self,
         authority: &str,
         path: &'static str,
-    ) -> Result<Response<Incoming>, hyper::Error> {
-        let mut request = Request::new(Empty::new());
-        match self {
-            Self::Http1(sender) => {
-                *request.uri_mut() = http::Uri::from_static(path);
-                if let Ok(host) = authority.parse() {
-                    request.headers_mut().insert(header::HOST, host);
-                }
-                sender.ready().await?;
-                sender.send_request(request).await
-            }
-            Self::H2c(sender) => {
-                let uri = http::Uri::builder().scheme("http").authority(authority);
-                *request.uri_mut() = uri.path_and_query(path).build().unwrap_or_default();
-                sender.ready().await?;
-                sender.send_request(request).await
-            }
-        }
+        body: &mut Vec<u8>,
+        body_bytes_max: usize,
+    ) -> Result<StatusCode, Failure> {
+        let Self { sender, driver } = self;
+        let unanswered = |error: hyper::Error| Failure::Unanswered { path, error: error.into() };
+        let exchange = async {
+            let uri = http::Uri::builder().scheme("http").authority(authority);
+            let mut request = Request::new(Empty::new());
+            *request.uri_mut() = uri.path_and_query(path).build().unwrap_or_default();
+            sender.ready().await.map_err(unanswered)?;
+            let answer = sender.send_request(request).await.map_err(unanswered)?;
+            let status = answer.status();
+            collect(&mut answer.into_body(), path, body, body_bytes_max).await?;
+            Ok(status)
+        };
+        driver.run_during(exchange).await
     }
 }
 
@@ -165,19 +169,22 @@ async fn connect(spec: &EndpointSpec) -> Result<TcpStream, Failure> {
     Err(failure)
 }
 
-async fn collect(
-    mut answer: Incoming,
+async fn collect<B>(
+    answer: &mut B,
     path: &'static str,
     body: &mut Vec<u8>,
     body_bytes_max: usize,
-) -> Result<(), Failure> {
+) -> Result<(), Failure>
+where
+    B: Body<Data = Bytes, Error: Into<Cause>> + Unpin,
+{
     let too_large = || Failure::TooLarge { path, max: body_bytes_max };
     body.clear();
     if answer.size_hint().lower() > body_bytes_max as u64 {
         return Err(too_large());
     }
     while let Some(frame) = answer.frame().await {
-        let frame = frame.map_err(|error| Failure::BrokenOff { path, error })?;
+        let frame = frame.map_err(|error| Failure::BrokenOff { path, error: error.into() })?;
         let Some(data) = frame.data_ref() else { continue };
         if body.len() + data.len() > body_bytes_max {
             return Err(too_large());

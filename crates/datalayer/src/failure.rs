@@ -4,6 +4,8 @@ use std::{error::Error, fmt::Write as _, io, time::Duration};
 
 use http::StatusCode;
 
+pub(crate) type Cause = Box<dyn Error + Send + Sync>;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("its name has no address")]
@@ -14,9 +16,9 @@ pub(crate) enum Failure {
     ConnectTimeout(Duration),
     /// Before the head of an answer: on a reused connection it may only have been idle too long.
     #[error("{path} was not answered: {}", causes(.error))]
-    Unanswered { path: &'static str, error: hyper::Error },
+    Unanswered { path: &'static str, error: Cause },
     #[error("the answer to {path} broke off: {}", causes(.error))]
-    BrokenOff { path: &'static str, error: hyper::Error },
+    BrokenOff { path: &'static str, error: Cause },
     #[error("{path} took more than {limit:?}")]
     Timeout { path: &'static str, limit: Duration },
     #[error("{path} answered {status}")]
@@ -54,7 +56,7 @@ impl Failure {
 }
 
 /// hyper says little itself; the reason is in what it wraps.
-fn causes(error: &hyper::Error) -> String {
+fn causes(error: &Cause) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

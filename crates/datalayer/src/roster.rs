@@ -90,7 +90,12 @@ impl Datalayer {
         for (id, (endpoint, pools)) in wanted {
             let pools = PoolNames::from(pools);
             if let Some(running) = self.scrapers.get(&id) {
-                running.pools.send_replace(pools);
+                // Whoever is sent something wakes up.
+                running.pools.send_if_modified(|known| {
+                    let changed = *known != pools;
+                    *known = pools;
+                    changed
+                });
             } else {
                 let running = self.start(endpoint, pools, tasks);
                 self.scrapers.insert(id, running);

@@ -16,8 +16,6 @@ use crate::{
 
 /// Longest metrics page; a hundred times a usual one.
 pub const METRICS_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Most bytes kept for the next page between rounds.
-const PAGE_BYTES_KEPT_MAX: usize = 256 * 1024;
 /// For the whole health check. Generous: a busy server answers late, and its neighbours would have
 /// to take its load.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -47,7 +45,6 @@ pub(crate) struct Scraper {
     /// Its sender is dropped when the endpoint has left.
     pools: watch::Receiver<PoolNames>,
     client: Client,
-    page: Vec<u8>,
     health: Health,
     /// Outcome of the last scrape of a healthy endpoint, so that only changes are logged.
     outcome: &'static str,
@@ -63,8 +60,8 @@ impl Scraper {
         tasks: Tasks,
     ) -> Self {
         let client = Client::new(endpoint.spec.clone(), tasks);
-        let (page, health) = (Vec::new(), Health::default());
-        Self { shared, endpoint, pools, client, page, health, outcome: OK }
+        let health = Health::default();
+        Self { shared, endpoint, pools, client, health, outcome: OK }
     }
 
     /// Asks until the endpoint has left or `tasks` are stopping. Dropping the future closes the
@@ -89,7 +86,8 @@ impl Scraper {
             self.client.idle_during(ticks.tick()).await;
             let rounds = Arc::clone(&self.shared.rounds);
             let Ok(_permit) = rounds.acquire().await else { return };
-            let outcome = self.round().await;
+            // Boxed, so that thousands of scrapers keep no room for it while they wait.
+            let outcome = Box::pin(self.round()).await;
             for pool in self.pools.borrow().iter() {
                 self.shared.metrics.scraped(pool, outcome);
             }
@@ -113,7 +111,7 @@ impl Scraper {
         let path = "/health";
         let body_bytes_max = HEALTH_BYTES_MAX;
         let get = Get { path, timeout: HEALTH_TIMEOUT, body_bytes_max };
-        match self.client.get(get, &mut self.page).await {
+        match self.client.get(get, &mut Vec::new()).await {
             Ok(status) if status.is_server_error() => Err(Failure::Status { path, status }),
             // It did answer; how much is its own affair.
             Ok(_) | Err(Failure::TooLarge { .. }) => Ok(()),
@@ -142,16 +140,15 @@ impl Scraper {
         let get = Get { path, timeout, body_bytes_max: METRICS_BYTES_MAX };
         // The page tells of no request sent after this moment.
         let (mark, heard) = (self.endpoint.mark(), monotonic());
-        let got = self.client.get(get, &mut self.page).await;
-        let read = match got {
+        // Thousands of scrapers that each kept the page of their last round would take hundreds of megabytes.
+        let mut page = Vec::new();
+        let read = match self.client.get(get, &mut page).await {
             Ok(status) if status.is_success() => {
-                parse_metrics(&self.page, heard).ok_or(Failure::Invalid { path })
+                parse_metrics(&page, heard).ok_or(Failure::Invalid { path })
             }
             Ok(status) => Err(Failure::Status { path, status }),
             Err(failure) => Err(failure),
         };
-        self.page.clear();
-        self.page.shrink_to(PAGE_BYTES_KEPT_MAX);
         self.shared.writer.signals(&self.endpoint.spec.id, read?, mark);
         Ok(())
     }

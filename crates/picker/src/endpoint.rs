@@ -80,7 +80,12 @@ impl Endpoint {
         let endpoint = &self.spec.id;
         match (before, after) {
             (_, Some(Trouble::Ejected)) => {
-                tracing::warn!(%endpoint, "endpoint is ejected: it failed several times in a row");
+                // Who is chosen all the same is known with each pick only.
+                tracing::warn!(
+                    %endpoint,
+                    "endpoint is ejected: it failed several times in a row; \
+                     it still gets requests while more of its pool are out than may be"
+                );
             }
             (_, Some(Trouble::Hung)) => {
                 tracing::warn!(%endpoint, "endpoint hangs: it has requests and no counter moves");
@@ -107,14 +112,14 @@ impl Drop for Endpoint {
 #[derive(Debug)]
 pub(crate) struct Claim {
     pub(crate) endpoint: Arc<Endpoint>,
-    /// Absent only while it moves.
-    charge: Option<scheduling::Claim>,
+    /// Absent only while it moves. Boxed: what holds it is handed on many times.
+    charge: Option<Box<scheduling::Claim>>,
     pub(crate) ending: Ending,
 }
 
 impl Claim {
     pub(crate) fn new(endpoint: Arc<Endpoint>, charge: scheduling::Claim) -> Self {
-        Self { endpoint, charge: Some(charge), ending: Ending::default() }
+        Self { endpoint, charge: Some(Box::new(charge)), ending: Ending::default() }
     }
 
     /// Takes the charge from an endpoint that has failed to another.
@@ -123,8 +128,8 @@ impl Claim {
             let (slot, failed) = (to.slot, Outcome::Failed);
             let moved = self
                 .endpoint
-                .watched(|ledger, _| ledger.advance(charge, slot, failed, monotonic()));
-            self.charge = Some(moved);
+                .watched(|ledger, _| ledger.advance(*charge, slot, failed, monotonic()));
+            self.charge = Some(Box::new(moved));
             self.endpoint.lobby.release();
         }
         self.endpoint = to;
@@ -156,7 +161,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(charge) = self.charge.take() {
             let ending = self.ending;
-            self.endpoint.watched(|ledger, _| ledger.end(charge, ending, monotonic()));
+            self.endpoint.watched(|ledger, _| ledger.end(*charge, ending, monotonic()));
             self.endpoint.lobby.release();
         }
     }

@@ -19,6 +19,7 @@ mod record;
 mod refusal;
 mod route;
 mod tasks;
+mod trace;
 mod waiting;
 
 pub use assignment::Assignment;
@@ -40,3 +41,4 @@ pub use record::{Finish, Journal, OpenRecord, RECORD_TEXT_BYTES_MAX, RequestReco
 pub use refusal::{Fault, Refusal, Wire};
 pub use route::{RouteQuery, Routed};
 pub use tasks::{Panic, Tasks, contain};
+pub use trace::{RequestTrace, Sampling, TraceContext};

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry, TextEncoder};
 
 use crate::{Finish, Member, PoolKey, RequestRecord, pool::Picked};
 
@@ -61,9 +61,12 @@ pub struct Metrics {
     retries: IntCounterVec,
     scrapes: IntCounterVec,
     client_disconnects: IntCounterVec,
+    broken_answers: IntCounterVec,
 
     /// Access log lines that found the log's buffer full or could not be written.
     pub log_lines_dropped: IntCounter,
+    /// Spans that were not exported: their queue was full, or the collector did not take them.
+    pub spans_dropped: IntCounter,
     /// Tasks and requests that ended in a panic.
     pub panics: IntCounter,
     /// Reloads of the configuration by outcome.
@@ -107,19 +110,24 @@ impl Metrics {
                 "Requests whose client left before the end.",
                 &["pool"],
             )?,
+            broken_answers: make.counter(
+                "tokenweir_broken_answers_total",
+                "Answers that had begun and broke off, or ended with the endpoint's own word that it died, by why.",
+                &["pool", "reason"],
+            )?,
             log_lines_dropped: make.plain(
                 "tokenweir_access_log_dropped_total",
                 "Access log lines dropped because their reader was too slow or the log could not be written.",
+            )?,
+            spans_dropped: make.plain(
+                "tokenweir_spans_dropped_total",
+                "Spans of requests that were not exported.",
             )?,
             panics: make.plain(
                 "tokenweir_panics_total",
                 "Tasks and requests that ended in a panic; each is a bug.",
             )?,
-            reloads: make.counter(
-                "tokenweir_config_reloads_total",
-                "Readings of a changed configuration.",
-                &["outcome"],
-            )?,
+            reloads: reloads(&make)?,
             connections: make.counter(
                 "tokenweir_connections_total",
                 "Client connections, by what became of them.",
@@ -152,13 +160,11 @@ impl Metrics {
                 self.refusals.with_label_values(&[*reason, pool]).inc();
             }
             Some(Finish::ClientGone) => self.client_disconnects.with_label_values(&[pool]).inc(),
-            Some(
-                Finish::Complete(_)
-                | Finish::EndpointGone
-                | Finish::IdleTimeout
-                | Finish::RouteTimeout,
-            )
-            | None => {}
+            Some(broken) if broken.is_broken() => {
+                let reason = broken.name().unwrap_or_default();
+                self.broken_answers.with_label_values(&[pool, &*reason]).inc();
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -185,12 +191,22 @@ impl Metrics {
         let _one_at_a_time = self.page.lock();
         self.gauges.set(pools);
         self.gauges.set_waiting(waiting);
-        let mut page = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut page) {
+        let mut page = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut page) {
             tracing::error!(%error, "metrics could not be written");
         }
-        String::from_utf8_lossy(&page).into_owned()
+        page
     }
+}
+
+fn reloads(make: &Maker) -> Result<IntCounterVec, prometheus::Error> {
+    let (name, help) = ("tokenweir_config_reloads_total", "Readings of a changed configuration.");
+    let reloads = make.counter(name, help, &["outcome"])?;
+    // A series that is born with its first count shows no increase.
+    for outcome in ["applied", "rejected"] {
+        reloads.with_label_values(&[outcome]);
+    }
+    Ok(reloads)
 }
 
 fn pool_label(record: &RequestRecord) -> String {

@@ -1,7 +1,7 @@
 //! `EndpointPicker`: what the process knows of pools and routes, and how requests are placed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,6 +12,8 @@ use std::{
 use arc_swap::ArcSwap;
 use openai::Envelope;
 use parking_lot::Mutex;
+#[cfg(test)]
+use scheduling::Policy;
 use scheduling::{Chance, Cost, EndpointId, Ledger, ScrapeMark, Signals};
 use tokio::sync::watch;
 
@@ -26,6 +28,10 @@ use crate::{
     waiting::{Lobby, Placed},
     wall_clock,
 };
+
+use memory::{Known, Members, Memory, members_of};
+
+mod memory;
 
 /// Decisions kept for explanation.
 const DECISIONS_MAX: usize = 1_000;
@@ -63,12 +69,6 @@ struct Table {
     routes: RouteTable,
 }
 
-#[derive(Debug, Default)]
-struct Memory {
-    desired: Arc<Desired>,
-    members: BTreeMap<EndpointId, Member>,
-}
-
 /// What a request says of itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked<'a> {
@@ -97,7 +97,7 @@ pub struct DecisionRecord {
     pub endpoint: EndpointId,
     /// What the costs are in; those of most policies are plain numbers.
     pub cost_unit: Option<&'static str>,
-    /// Cheapest first; of a large pool the cheapest [`scheduling::COSTS_MAX`].
+    /// Cheapest first; of a large pool the cheapest [`scheduling::COSTS_MAX`], the one chosen among them in any case.
     pub candidates: Vec<(EndpointId, Cost)>,
 }
 
@@ -184,7 +184,7 @@ impl EndpointPicker {
         let placed = pool.place(prompt, asked.body.len() as u64, monotonic())?;
         let took = started.elapsed();
         let mut picked = match placed {
-            Placed::Picked(picked) => *picked,
+            Placed::Picked(picked) => picked,
             Placed::Waits(wait) => {
                 let waited = wait.picked().await;
                 if let (Err(Refusal::QueueTimeout { .. }), Some(record)) = (&waited, record.get()) {
@@ -212,8 +212,10 @@ impl EndpointPicker {
 impl PoolWriter {
     /// Makes this the desired state. What was learned of endpoints that stay is kept; requests in
     /// flight on those that leave finish.
-    pub fn apply(&self, desired: Desired) {
-        let shared = &self.0;
+    ///
+    /// Takes its time for what is not as it was: in a large cluster, endpoints come and go one by one.
+    pub fn apply(&self, desired: impl Into<Arc<Desired>>) {
+        let (shared, desired) = (&self.0, desired.into());
         let mut memory = shared.memory.lock();
         let old = shared.table.load();
         let pools = desired.pools.iter().map(|spec| {
@@ -225,26 +227,14 @@ impl PoolWriter {
             (spec.key.clone(), old.pools.get(&spec.key).cloned().unwrap_or_else(fresh))
         });
         let table = Table { pools: pools.collect(), routes: RouteTable::new(&desired.routes) };
-        let mut wanted = BTreeSet::new();
-        for spec in desired.pools.iter().flat_map(|pool| &pool.endpoints) {
-            // Where pools describe one endpoint differently, the first description holds.
-            let first = wanted.insert(spec.id.clone());
-            let known = memory.members.get(&spec.id).is_some_and(|m| m.endpoint.spec == *spec);
-            if first && !known {
-                let (ledger, lobby) = (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
-                let endpoint = Endpoint::new(spec.clone(), ledger, lobby);
-                memory.members.insert(spec.id.clone(), Member::new(endpoint));
-            }
-        }
-        memory.members.retain(|id, _| {
-            let stays = wanted.contains(id);
-            if !stays {
-                shared.ledger.lock().remove(id);
-            }
-            stays
+        let change = memory.change(&desired, |spec| {
+            let (ledger, lobby) = (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
+            Member::new(Endpoint::new(spec.clone(), ledger, lobby))
         });
-        memory.desired = Arc::new(desired);
-        for spec in &memory.desired.pools {
+        for id in &change.left {
+            shared.ledger.lock().remove(id);
+        }
+        for spec in change.pools.iter().map(|place| &memory.desired.pools[*place]) {
             if let Some(pool) = table.pools.get(&spec.key) {
                 publish(pool, spec, &memory.members);
             }
@@ -257,32 +247,28 @@ impl PoolWriter {
 
     /// Takes in what a scrape said; `mark` is [`Endpoint::mark`] from just before the scrape.
     pub fn signals(&self, id: &EndpointId, signals: Signals, mark: ScrapeMark) {
-        self.update(id, |member| {
-            member.endpoint.watched(|ledger, slot| ledger.scraped(slot, mark, signals.clone()));
-            member.signals = signals;
-        });
+        let mut memory = self.0.memory.lock();
+        let Some(Known { member, .. }) = memory.members.get_mut(id) else { return };
+        member.endpoint.watched(|ledger, slot| ledger.scraped(slot, mark, signals.clone()));
+        member.signals = signals;
+        drop(memory);
+        self.0.lobby.release();
     }
 
     pub fn health(&self, id: &EndpointId, health: Health) {
-        self.update(id, |member| {
-            if member.health == Health::Unready && health != Health::Unready {
-                member.endpoint.watched(Ledger::returned);
-            }
-            member.health = health;
-        });
-    }
-
-    fn update(&self, id: &EndpointId, change: impl FnOnce(&mut Member)) {
         let mut memory = self.0.memory.lock();
-        let Some(member) = memory.members.get_mut(id) else { return };
-        change(member);
+        let Some(Known { member, pools }) = memory.members.get_mut(id) else { return };
+        let before = std::mem::replace(&mut member.health, health);
+        if before.is_usable() == health.is_usable() {
+            return;
+        }
+        if health.is_usable() {
+            member.endpoint.watched(Ledger::returned);
+        }
+        let keys: Vec<PoolKey> = pools.iter().map(|(key, _)| key.clone()).collect();
         let table = self.0.table.load();
-        for spec in &memory.desired.pools {
-            if spec.endpoints.iter().any(|endpoint| endpoint.id == *id)
-                && let Some(pool) = table.pools.get(&spec.key)
-            {
-                publish(pool, spec, &memory.members);
-            }
+        for (pool, key) in keys.iter().filter_map(|key| Some((table.pools.get(key)?, key))) {
+            publish(pool, &memory.desired.pools[memory.places[key]], &memory.members);
         }
         drop(memory);
         self.0.lobby.release();
@@ -305,13 +291,18 @@ impl PoolView {
 
     /// Every endpoint once.
     pub fn members(&self) -> Vec<Member> {
-        self.0.memory.lock().members.values().cloned().collect()
+        let memory = self.0.memory.lock();
+        let mut members: Vec<Member> =
+            memory.members.values().map(|known| known.member.clone()).collect();
+        drop(memory);
+        members.sort_unstable_by(|a, b| a.endpoint.spec.id.cmp(&b.endpoint.spec.id));
+        members
     }
 
     /// Every pool with its endpoints.
     pub fn pools(&self) -> Vec<(PoolKey, Vec<Member>)> {
         let memory = self.0.memory.lock();
-        let members = |spec: &PoolSpec| members_of(spec, &memory.members);
+        let members = |spec: &PoolSpec| members_of(spec, &memory.members).cloned().collect();
         memory.desired.pools.iter().map(|spec| (spec.key.clone(), members(spec))).collect()
     }
 
@@ -351,6 +342,12 @@ impl PoolView {
 impl EndpointPicker {
     pub(crate) fn lobby(&self) -> &Lobby {
         &self.0.lobby
+    }
+
+    /// A pool's policy, and the endpoints it sends requests to.
+    pub(crate) fn usable(&self, pool: &PoolKey) -> (Policy, Vec<crate::EndpointSpec>) {
+        let snapshot = self.0.table.load().pools[pool].snapshot.load_full();
+        (snapshot.policy, snapshot.usable.specs())
     }
 }
 
@@ -404,20 +401,16 @@ impl Member {
     }
 }
 
-fn members_of(spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) -> Vec<Member> {
-    spec.endpoints.iter().filter_map(|endpoint| members.get(&endpoint.id).cloned()).collect()
-}
-
-fn publish(pool: &Pool, spec: &PoolSpec, members: &BTreeMap<EndpointId, Member>) {
-    let members = members_of(spec, members);
+fn publish(pool: &Pool, spec: &PoolSpec, members: &Members) {
+    let usable = members_of(spec, members).filter(|member| member.health.is_usable());
+    let usable = usable.map(|member| Arc::clone(&member.endpoint)).collect();
     pool.snapshot.store(Arc::new(Snapshot {
         policy: spec.policy,
         outlier_detection: spec.outlier_detection,
         flow_control: spec.flow_control,
         models: spec.models.as_slice().into(),
         objectives: spec.objectives.as_slice().into(),
-        usable: Usable::of(&members),
-        members,
+        usable: Usable::of(usable),
         delivery: spec.delivery,
     }));
 }

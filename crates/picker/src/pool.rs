@@ -40,7 +40,7 @@ pub enum Health {
     Unready,
 }
 
-/// One endpoint in a snapshot.
+/// One endpoint, and what it was last found to be.
 #[derive(Clone, Debug)]
 pub struct Member {
     pub endpoint: Arc<Endpoint>,
@@ -56,7 +56,6 @@ pub(crate) struct Snapshot {
     pub(crate) flow_control: FlowControl,
     pub(crate) models: Arc<[ModelSpec]>,
     pub(crate) objectives: Arc<[ObjectiveSpec]>,
-    pub(crate) members: Vec<Member>,
     pub(crate) usable: Usable,
     pub(crate) delivery: Delivery,
 }
@@ -88,7 +87,7 @@ pub(crate) struct Picked {
     pub(crate) others: Chosen,
     pub(crate) policy: Policy,
     pub(crate) reason: Reason,
-    /// The cheapest candidates, cheapest first.
+    /// The cheapest candidates and the one chosen, cheapest first.
     pub(crate) considered: Vec<(EndpointId, Cost)>,
 }
 
@@ -172,7 +171,7 @@ impl Pool {
         let picked =
             self.ledger.lock().pick(policy, request, &snapshot.usable.slots, rule, now, chance);
         let (Decision { choices, reason, costs, .. }, charge) = picked?;
-        let endpoint = |index: usize| &snapshot.members[snapshot.usable.places[index]].endpoint;
+        let endpoint = |index: usize| &snapshot.usable.endpoints[index];
         let mut chosen = choices.iter().map(|&index| Arc::clone(endpoint(index)));
         let claim = Claim::new(chosen.next().ok_or(Unschedulable::NoEndpoints)?, charge);
         let others = chosen.collect();
@@ -222,20 +221,28 @@ impl Default for Target {
     }
 }
 
-/// The members not known to be unready. One that was never asked counts: should it not be there, the request goes to the
-/// next choice.
+/// The endpoints not known to be unready. One that was never asked counts: should it not be there, the request goes to the
+/// next choice. What they say of their load is the ledger's to know.
 #[derive(Debug, Default)]
 pub(crate) struct Usable {
-    /// Where they are among the members.
-    places: Vec<usize>,
+    endpoints: Vec<Arc<Endpoint>>,
     slots: Vec<Slot>,
 }
 
 impl Usable {
-    pub(crate) fn of(members: &[Member]) -> Self {
-        let is_usable = |place: &usize| members[*place].health != Health::Unready;
-        let places: Vec<usize> = (0..members.len()).filter(is_usable).collect();
-        let slots = places.iter().map(|place| members[*place].endpoint.slot()).collect();
-        Self { places, slots }
+    pub(crate) fn of(endpoints: Vec<Arc<Endpoint>>) -> Self {
+        let slots = endpoints.iter().map(|endpoint| endpoint.slot()).collect();
+        Self { endpoints, slots }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn specs(&self) -> Vec<crate::EndpointSpec> {
+        self.endpoints.iter().map(|endpoint| endpoint.spec.clone()).collect()
+    }
+}
+
+impl Health {
+    pub(crate) fn is_usable(self) -> bool {
+        self != Self::Unready
     }
 }

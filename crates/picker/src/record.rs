@@ -10,7 +10,7 @@ use std::{
 use openai::Usage;
 use tokio::time::Instant;
 
-use crate::{DecisionRecord, Metrics, PoolKey, Refusal, wall_clock};
+use crate::{DecisionRecord, Metrics, PoolKey, Refusal, RequestTrace, wall_clock};
 
 /// Longest text taken from a client into a record, in bytes.
 pub const RECORD_TEXT_BYTES_MAX: usize = 1024;
@@ -39,6 +39,11 @@ pub enum Finish {
 }
 
 impl Finish {
+    /// The answer had begun and did not end as it should.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Self::EndpointGone | Self::IdleTimeout | Self::RouteTimeout)
+    }
+
     pub fn name(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Complete(reason) => reason.as_deref().map(Cow::Borrowed),
@@ -99,6 +104,8 @@ pub struct RequestRecord {
     /// The client wants to know the decision: it is to be kept.
     pub explain: bool,
     pub decision: Option<Arc<DecisionRecord>>,
+    /// Only where traces are exported.
+    pub trace: Option<Box<RequestTrace>>,
 }
 
 impl RequestRecord {
@@ -139,6 +146,7 @@ impl RequestRecord {
             finish: None,
             explain: false,
             decision: None,
+            trace: None,
         }
     }
 

@@ -132,3 +132,6 @@ fn whole_seconds(time: Duration) -> u32 {
     let up = u64::from(time.subsec_nanos() > 0);
     u32::try_from(time.as_secs().saturating_add(up)).unwrap_or(u32::MAX).max(1)
 }
+
+#[cfg(test)]
+mod tests;

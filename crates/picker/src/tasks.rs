@@ -84,22 +84,21 @@ pub async fn contain<F: Future>(future: F) -> Result<F::Output, Panic> {
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Err(panic) => Poll::Ready(Err(Panic(panic_text(&*panic).to_owned()))),
+        Err(panic) => Poll::Ready(Err(Panic::of(&*panic))),
     })
     .await
 }
 
-/// What a panic said.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+/// What a panic said. A text that was put together at run time may quote a prompt or a key, and is left out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub struct Panic(String);
+pub struct Panic(&'static str);
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+impl Panic {
+    /// Of what was given to a hook, or caught.
+    pub fn of(payload: &(dyn Any + Send)) -> Self {
+        Self(payload.downcast_ref().copied().unwrap_or("what it said may quote a request"))
+    }
 }
 
 #[cfg(test)]

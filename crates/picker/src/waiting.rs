@@ -82,7 +82,7 @@ impl Room {
 
 /// What became of a request that asked for an endpoint.
 pub(crate) enum Placed {
-    Picked(Box<Picked>),
+    Picked(Picked),
     Waits(Wait),
 }
 
@@ -150,7 +150,6 @@ impl Pool {
         if !self.is_late_binding() || !prompt.generates() {
             let picked = self.pick(&prompt.request(Admission::Always), now);
             return picked
-                .map(Box::new)
                 .map(Placed::Picked)
                 .map_err(|why| self.refusal(why, || self.room().lock().retry_after()));
         }
@@ -162,7 +161,7 @@ impl Pool {
             match self.pick(&prompt.request(admission), now) {
                 Ok(picked) => {
                     room.passed(&entry, now);
-                    return Ok(Placed::Picked(Box::new(picked)));
+                    return Ok(Placed::Picked(picked));
                 }
                 Err(Unschedulable::Saturated) => {}
                 Err(why) => return Err(self.refusal(why, || room.retry_after())),
@@ -229,7 +228,7 @@ impl Pool {
         &self,
         room: &mut AdmissionQueue<Waiter>,
         now: Duration,
-    ) -> Option<Result<(), Box<Picked>>> {
+    ) -> Option<Result<(), Picked>> {
         let (late, mut overtaken) = (self.is_late_binding(), Vec::new());
         for ticket in room.next() {
             let waiter = room.get(ticket)?;
@@ -245,7 +244,7 @@ impl Pool {
                     self.lobby().leave();
                     let sent = waiter.answer.send(Ok(picked));
                     let unclaimed = sent.err().and_then(Result::ok);
-                    return Some(unclaimed.map_or(Ok(()), |picked| Err(Box::new(picked))));
+                    return Some(unclaimed.map_or(Ok(()), Err));
                 }
                 // Who leaves room for others is not overtaken by them.
                 Err(Unschedulable::Saturated) if admission == Admission::WhenFree => {

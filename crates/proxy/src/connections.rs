@@ -4,18 +4,16 @@
 use std::{
     collections::BTreeMap,
     future::poll_fn,
-    pin::pin,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::Response;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use picker::{AppProtocol, Endpoint, EndpointSpec, Tasks, is_exhausted};
@@ -26,12 +24,8 @@ use tokio::{
     time::{Duration, Instant, timeout},
 };
 
-use crate::{Limits, driver::Driver};
+use crate::{Limits, head::Outgoing};
 
-pub(crate) type RequestBody = Full<Bytes>;
-
-/// How long a connection that just finished an answer may take to be ready for the next request.
-const READY_WAIT_MAX: Duration = Duration::from_millis(100);
 /// How often connections that lay idle for too long are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -68,7 +62,34 @@ pub(crate) enum SendError {
     /// The gateway itself has no connection to give: no fault of the endpoint.
     Exhausted(String),
     /// The connection broke before a response head came.
-    Reset(hyper::Error),
+    Reset(Broken),
+}
+
+/// Why an exchange stopped midway.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error(transparent)]
+    Http1(#[from] http1::Error),
+    #[error(transparent)]
+    Http2(#[from] hyper::Error),
+}
+
+impl Broken {
+    /// The endpoint has seen nothing of the request.
+    fn is_unsent(&self) -> bool {
+        match self {
+            Self::Http1(error) => matches!(error, http1::Error::Unsent),
+            Self::Http2(error) => error.is_canceled(),
+        }
+    }
+
+    /// The endpoint has answered, only badly.
+    fn is_answer(&self) -> bool {
+        match self {
+            Self::Http1(error) => matches!(error, http1::Error::Malformed(_)),
+            Self::Http2(error) => error.is_parse(),
+        }
+    }
 }
 
 /// All connections to all endpoints.
@@ -82,64 +103,72 @@ pub(crate) struct Connections {
 #[derive(Debug, Default)]
 struct Idle {
     /// Last used last; at most `upstream_idle_max`.
-    http1: Vec<(Line, Instant)>,
+    http1: Vec<(Box<http1::Connection>, Instant)>,
     /// One connection carries every request.
-    http2: Option<http2::SendRequest<RequestBody>>,
+    http2: Option<http2::SendRequest<Full<Bytes>>>,
 }
 
-/// An HTTP/1.1 connection.
+enum Open {
+    Http1(Box<http1::Connection>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// The body of an answer, and the connection it comes over. Dropping it before it has ended closes the
+/// connection, or resets the stream, which is how an endpoint learns that its client has left.
 #[derive(Debug)]
-struct Line {
-    sender: http1::SendRequest<RequestBody>,
-    driver: Driver,
+pub(crate) enum AnswerBody {
+    Http1 {
+        connection: Box<http1::Connection>,
+        endpoint: EndpointId,
+        connections: Arc<Connections>,
+    },
+    Http2(Incoming),
 }
 
-impl Line {
-    /// Ready when it can carry a request, an error if it never will again.
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.driver.poll(context, |context| self.sender.poll_ready(context))
-    }
-}
-
-enum Sender {
-    Http1(Line),
-    Http2(http2::SendRequest<RequestBody>),
-}
-
-/// The connection an answer is coming over. Dropping it before the answer has ended closes the
-/// connection, which is how an endpoint learns that its client has left.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    connections: Arc<Connections>,
-    endpoint: EndpointId,
-    line: Line,
-}
-
-impl Lease {
-    /// Polls what comes over the connection.
-    pub(crate) fn poll<T>(
+impl AnswerBody {
+    pub(crate) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-        wanted: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        self.line.driver.poll(context, wanted)
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let frame = match self {
+            Self::Http1 { connection, .. } => {
+                ready!(Pin::new(&mut **connection).poll_frame(context)).map(|frame| Ok(frame?))
+            }
+            Self::Http2(body) => ready!(Pin::new(body).poll_frame(context)).map(|frame| Ok(frame?)),
+        };
+        Poll::Ready(frame)
     }
 
-    /// The answer has ended: the connection can carry another.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1 { connection, .. } => connection.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1 { connection, .. } => connection.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+
+    /// It has ended: its connection can carry another.
     pub(crate) fn give_back(self) {
-        if self.line.sender.is_closed() {
+        let Self::Http1 { connection, endpoint, connections } = self else { return };
+        if !connection.is_reusable() {
             return;
         }
-        let mut idle = self.connections.idle.lock();
-        let kept = &mut idle.entry(self.endpoint).or_default().http1;
-        if kept.len() < self.connections.limits.upstream_idle_max {
-            kept.push((self.line, Instant::now()));
+        let mut idle = connections.idle.lock();
+        let kept = &mut idle.entry(endpoint).or_default().http1;
+        if kept.len() < connections.limits.upstream_idle_max {
+            kept.push((connection, Instant::now()));
         }
     }
 }
 
-/// An endpoint's response head, its body to come, and the connection to give back after it.
-pub(crate) type Exchange = (Response<Incoming>, Option<Lease>);
+/// An endpoint's response head, and its body to come.
+pub(crate) type Exchange = (Response<()>, AnswerBody);
 
 impl Connections {
     pub(crate) fn new(limits: Limits, tasks: &Tasks) -> Arc<Self> {
@@ -174,77 +203,68 @@ impl Connections {
     pub(crate) async fn exchange(
         self: &Arc<Self>,
         endpoint: &Endpoint,
-        may_repeat: bool,
-        request: impl Fn(Version) -> Request<RequestBody>,
+        request: &mut Outgoing<'_>,
     ) -> Result<Exchange, SendError> {
         let spec = &endpoint.spec;
         if let Some(kept) = self.kept(spec).await {
-            match self.send_on(kept, spec, &request).await {
+            match self.send_on(kept, spec, request).await {
                 Ok(exchange) => return Ok(exchange),
-                Err(error) if error.is_canceled() || (may_repeat && !error.is_parse()) => {}
+                Err(error) if error.is_unsent() => {}
+                Err(error) if request.head.may_repeat() && !error.is_answer() => {}
                 Err(error) => return Err(SendError::Reset(error)),
             }
         }
         // Boxed: connecting is rare, and its state would make every request's future larger.
         let fresh = Box::pin(self.connect(spec)).await?;
-        self.send_on(fresh, spec, &request).await.map_err(SendError::Reset)
+        self.send_on(fresh, spec, request).await.map_err(SendError::Reset)
     }
 
     async fn send_on(
         self: &Arc<Self>,
-        sender: Sender,
+        open: Open,
         spec: &EndpointSpec,
-        request: &impl Fn(Version) -> Request<RequestBody>,
-    ) -> Result<Exchange, hyper::Error> {
-        match sender {
-            Sender::Http1(mut line) => {
-                let mut sent = pin!(line.sender.send_request(request(Version::HTTP_11)));
-                let response = poll_fn(|context| {
-                    line.driver.poll(context, |context| sent.as_mut().poll(context))
-                });
-                let response = response.await?;
-                let connections = Arc::clone(self);
-                Ok((response, Some(Lease { connections, endpoint: spec.id.clone(), line })))
+        request: &mut Outgoing<'_>,
+    ) -> Result<Exchange, Broken> {
+        request.note_connected();
+        match open {
+            Open::Http1(mut connection) => {
+                let method = &request.head.parts.method;
+                let sent = connection.send(method, request.http1(), request.body.clone());
+                let response = sent.await?;
+                let (endpoint, connections) = (spec.id.clone(), Arc::clone(self));
+                Ok((response, AnswerBody::Http1 { connection, endpoint, connections }))
             }
-            Sender::Http2(mut sender) => {
-                let sent = sender.send_request(request(Version::HTTP_2)).await;
+            Open::Http2(mut sender) => {
+                let sent = sender.send_request(request.http2()).await;
                 if sent.is_err() {
                     self.forget_http2(&spec.id);
                 }
-                Ok((sent?, None))
+                let (parts, body) = sent?.into_parts();
+                Ok((Response::from_parts(parts, ()), AnswerBody::Http2(body)))
             }
         }
     }
 
     /// A connection that is still good, as far as can be told.
-    async fn kept(&self, spec: &EndpointSpec) -> Option<Sender> {
+    async fn kept(&self, spec: &EndpointSpec) -> Option<Open> {
         if spec.protocol == AppProtocol::H2c {
             let kept = self.idle.lock().get(&spec.id).and_then(|idle| idle.http2.clone());
-            return kept.filter(|sender| !sender.is_closed()).map(Sender::Http2);
+            return kept.filter(|sender| !sender.is_closed()).map(Open::Http2);
         }
         loop {
             let popped = self.idle.lock().get_mut(&spec.id).and_then(|idle| idle.http1.pop());
-            let (mut line, since) = popped?;
+            let (mut connection, since) = popped?;
             if since.elapsed() >= self.limits.upstream_idle_timeout {
                 continue;
             }
-            line.driver.catch_up();
-            // A look at it is mostly enough, and costs no timer.
-            let now = poll_fn(|context| Poll::Ready(line.poll_ready(context))).await;
-            let ready = match now {
-                Poll::Ready(ready) => ready.is_ok(),
-                Poll::Pending => {
-                    let soon = timeout(READY_WAIT_MAX, poll_fn(|context| line.poll_ready(context)));
-                    matches!(soon.await, Ok(Ok(())))
-                }
-            };
-            if ready {
-                return Some(Sender::Http1(line));
+            let good = poll_fn(|context| Poll::Ready(connection.poll_unfit(context).is_pending()));
+            if good.await {
+                return Some(Open::Http1(connection));
             }
         }
     }
 
-    async fn connect(&self, spec: &EndpointSpec) -> Result<Sender, SendError> {
+    async fn connect(&self, spec: &EndpointSpec) -> Result<Open, SendError> {
         let limit = self.limits.connect_timeout;
         let connected = timeout(limit, TcpStream::connect((&*spec.host, spec.port))).await;
         let stream = match connected {
@@ -259,40 +279,36 @@ impl Connections {
             tracing::debug!(endpoint = %spec.id, %error, "TCP_NODELAY could not be set");
         }
         keep_alive(&stream);
-        let handshake = self.handshake(spec, TokioIo::new(stream));
-        match timeout(limit, handshake).await {
-            Ok(Ok(sender)) => Ok(sender),
-            // Nothing of the request was sent: as if there had been no connection.
-            Ok(Err(error)) => Err(SendError::Connect(error.to_string())),
-            Err(_) => Err(SendError::Connect(format!("no handshake within {limit:?}"))),
+        match spec.protocol {
+            AppProtocol::Http1 => Ok(Open::Http1(Box::new(http1::Connection::new(stream)))),
+            AppProtocol::H2c => {
+                match timeout(limit, self.handshake(spec, stream)).await {
+                    Ok(Ok(sender)) => Ok(Open::Http2(sender)),
+                    // Nothing of the request was sent: as if there had been no connection.
+                    Ok(Err(error)) => Err(SendError::Connect(error.to_string())),
+                    Err(_) => Err(SendError::Connect(format!("no handshake within {limit:?}"))),
+                }
+            }
         }
     }
 
     async fn handshake(
         &self,
         spec: &EndpointSpec,
-        io: TokioIo<TcpStream>,
-    ) -> Result<Sender, hyper::Error> {
-        match spec.protocol {
-            AppProtocol::Http1 => {
-                let (sender, connection) = http1::handshake(io).await?;
-                Ok(Sender::Http1(Line { sender, driver: Driver::new(connection) }))
+        stream: TcpStream,
+    ) -> Result<http2::SendRequest<Full<Bytes>>, hyper::Error> {
+        let (sender, connection) = http2::Builder::new(Executor(self.tasks.clone()))
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        self.tasks.spawn("upstream connection", async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "upstream connection ended");
             }
-            AppProtocol::H2c => {
-                let (sender, connection) = http2::Builder::new(Executor(self.tasks.clone()))
-                    .timer(TokioTimer::new())
-                    .keep_alive_interval(PING_INTERVAL)
-                    .handshake(io)
-                    .await?;
-                self.tasks.spawn("upstream connection", async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "upstream connection ended");
-                    }
-                });
-                self.idle.lock().entry(spec.id.clone()).or_default().http2 = Some(sender.clone());
-                Ok(Sender::Http2(sender))
-            }
-        }
+        });
+        self.idle.lock().entry(spec.id.clone()).or_default().http2 = Some(sender.clone());
+        Ok(sender)
     }
 
     fn forget_http2(&self, endpoint: &EndpointId) {

@@ -4,7 +4,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use picker::DecisionRecord;
-use scheduling::Cost;
+use scheduling::{Cost, EndpointId};
 use serde::{Serialize, Serializer};
 
 use crate::access_log::millis;
@@ -12,7 +12,7 @@ use crate::access_log::millis;
 /// Asks for the decision. It is not passed on.
 pub(crate) const X_TOKENWEIR_EXPLAIN: HeaderName = HeaderName::from_static("x-tokenweir-explain");
 const X_TOKENWEIR_DECISION: HeaderName = HeaderName::from_static("x-tokenweir-decision");
-/// Candidates told of, the cheapest.
+/// Candidates told of, the cheapest and the one chosen.
 const EXPLAIN_CANDIDATES_MAX: usize = 8;
 /// Longest value. Of the 4 KiB that the strictest of usual proxies take as a whole head, half.
 const EXPLAIN_BYTES_MAX: usize = 2 * 1024;
@@ -60,7 +60,7 @@ fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }
 
-/// As many of the cheapest candidates as have room.
+/// As many of the candidates as have room.
 fn header_value(decision: &DecisionRecord) -> Option<HeaderValue> {
     let told = decision.candidates.len().min(EXPLAIN_CANDIDATES_MAX);
     (0..=told).rev().find_map(|told| {
@@ -70,7 +70,7 @@ fn header_value(decision: &DecisionRecord) -> Option<HeaderValue> {
 }
 
 fn explanation(decision: &DecisionRecord, told: usize) -> Explanation<'_> {
-    let candidates = decision.candidates.iter().take(told).map(|(endpoint, cost)| Explained {
+    let candidates = told_of(decision, told).map(|(endpoint, cost)| Explained {
         endpoint: endpoint.as_str(),
         cost: rounded(cost.total()),
         terms: Terms(cost),
@@ -83,6 +83,14 @@ fn explanation(decision: &DecisionRecord, told: usize) -> Explanation<'_> {
         cost_unit: decision.cost_unit,
         candidates: candidates.collect(),
     }
+}
+
+/// The cheapest candidates, so many in all with the one chosen, which may be dearer.
+fn told_of(decision: &DecisionRecord, told: usize) -> impl Iterator<Item = &(EndpointId, Cost)> {
+    let mut dearer = decision.candidates.iter().skip(told);
+    let chosen = dearer.find(|(endpoint, _)| *endpoint == decision.endpoint).filter(|_| told > 0);
+    let cheapest = told - usize::from(chosen.is_some());
+    decision.candidates.iter().take(cheapest).chain(chosen)
 }
 
 #[cfg(test)]

@@ -1,19 +1,28 @@
-//! A request's head: what routing and the log want of it, and the head that is sent on.
+//! A request's head: what routing and the log want of it.
+//!
+//! - `outgoing`: the head that is sent on
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request::Parts};
 use openai::Operation;
-use picker::{RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, RouteQuery};
+use picker::{
+    RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, RequestTrace, RouteQuery, Sampling, TraceContext,
+};
 use scheduling::hash_bytes;
 
-use crate::{Limits, access_log::ip, explain::X_TOKENWEIR_EXPLAIN};
+use crate::Limits;
+
+mod outgoing;
+
+pub(crate) use outgoing::{Outgoing, remove_hop_by_hop};
 
 /// The request's name in logs, ours and the endpoint's.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Name of an InferenceObjective: as the Endpoint Picker called it, and as llm-d does.
 static OBJECTIVE: [HeaderName; 2] = [
@@ -28,8 +37,6 @@ static FAIRNESS_ID: [HeaderName; 2] = [
 /// Where Anthropic's clients have their key.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Longest address as text, in bytes.
-const ADDRESS_BYTES_MAX: usize = 48;
 /// Longest request id taken from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -49,17 +56,20 @@ pub(crate) struct Head {
     pub(crate) peer: Peer,
     pub(crate) operation: Operation,
     pub(crate) request_id: HeaderValue,
+    /// Its span, where traces are exported; elsewhere what the client says of traces is passed on as it is.
+    pub(crate) trace: Option<Box<TraceContext>>,
     authority: String,
     host: String,
 }
 
 impl Head {
-    pub(crate) fn new(parts: Parts, peer: Peer) -> Self {
+    pub(crate) fn new(parts: Parts, peer: Peer, traces: Option<Sampling>) -> Self {
         let operation = Operation::of(parts.method.as_str(), parts.uri.path());
         let authority = authority(&parts);
         let host = host(&authority);
         let request_id = request_id(&parts.headers);
-        Self { parts, peer, operation, request_id, authority, host }
+        let trace = traces.map(|sampling| Box::new(trace(&parts.headers, sampling)));
+        Self { parts, peer, operation, request_id, trace, authority, host }
     }
 
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), Refusal> {
@@ -108,6 +118,14 @@ impl Head {
         flow.map_or(0, |flow| flow.max(1))
     }
 
+    /// The host as the client named it.
+    fn authority_bytes(&self) -> &[u8] {
+        match self.parts.uri.authority() {
+            Some(_) => self.authority.as_bytes(),
+            None => self.parts.headers.get(header::HOST).map_or(b"", HeaderValue::as_bytes),
+        }
+    }
+
     /// A header, unless it is empty.
     fn said(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.parts.headers.get(name).filter(|value| !value.is_empty())
@@ -117,7 +135,8 @@ impl Head {
         let text = |name| self.parts.headers.get(name).map(|value| clipped(&lossy(value)));
         RequestRecord {
             method: self.parts.method.as_str().to_owned(),
-            path: clipped(self.parts.uri.path_and_query().map_or("/", |path| path.as_str())),
+            // Without the query: keys are sent there, too.
+            path: clipped(self.parts.uri.path()),
             protocol: if self.parts.version == Version::HTTP_2 {
                 "HTTP/2"
             } else if self.parts.version == Version::HTTP_10 {
@@ -129,50 +148,12 @@ impl Head {
             user_agent: text(header::USER_AGENT),
             x_forwarded_for: text(X_FORWARDED_FOR),
             request_id: lossy(&self.request_id),
+            trace: self.trace.as_deref().map(|context| {
+                let context = context.clone();
+                Box::new(RequestTrace { context, queued: None, connected: None })
+            }),
             ..RequestRecord::new(self.peer.remote, self.peer.local)
         }
-    }
-
-    /// The head to send to an endpoint.
-    pub(crate) fn forward(&self, version: Version) -> (Method, Uri, Version, HeaderMap) {
-        let mut headers = self.parts.headers.clone();
-        // A compressed answer could not be counted; vLLM never compresses.
-        let counted = self.operation != Operation::Other;
-        remove_all(&mut headers, |name| {
-            is_hop_by_hop(name)
-                || matches!(name.as_str(), "content-length" | "expect")
-                || name == X_TOKENWEIR_EXPLAIN
-                || (counted && name == header::ACCEPT_ENCODING)
-        });
-        headers.insert(X_REQUEST_ID, self.request_id.clone());
-        headers.insert(X_FORWARDED_FOR, self.forwarded_for());
-        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
-        let path = self.parts.uri.path_and_query().cloned();
-        let mut uri = http::uri::Parts::default();
-        uri.path_and_query = path;
-        if version == Version::HTTP_2 {
-            headers.remove(header::HOST);
-            uri.scheme = Some(http::uri::Scheme::HTTP);
-            // A client that names no host means the address it has connected to.
-            let authority = self.authority.parse().or_else(|_| self.peer.local.to_string().parse());
-            uri.authority = authority.ok();
-        } else if let Ok(host) = HeaderValue::from_str(&self.authority) {
-            headers.insert(header::HOST, host);
-        }
-        let uri = Uri::from_parts(uri).unwrap_or_default();
-        (self.parts.method.clone(), uri, version, headers)
-    }
-
-    /// Every line the client sent, and the client itself.
-    fn forwarded_for(&self) -> HeaderValue {
-        let mut all = Vec::with_capacity(ADDRESS_BYTES_MAX);
-        for before in self.parts.headers.get_all(X_FORWARDED_FOR) {
-            all.extend_from_slice(before.as_bytes());
-            all.push(b',');
-        }
-        ip(self.peer.remote.ip(), &mut all);
-        HeaderValue::from_maybe_shared(Bytes::from(all))
-            .unwrap_or(HeaderValue::from_static("unknown"))
     }
 }
 
@@ -200,48 +181,6 @@ fn is_framed_plainly(headers: &HeaderMap) -> bool {
     let plain =
         codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     plain && codings.next().is_none()
-}
-
-/// Removes what concerns one connection only: RFC 9110, 7.6.1, and what `Connection` names.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    remove_all(headers, is_hop_by_hop);
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
-}
-
-/// Removes `Connection`, what it names, and what `unwanted` says. Most heads have little of that: one look at each name is
-/// faster than to search for all that might be there.
-fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
-    let mut found: Vec<HeaderName> = Vec::new();
-    let mut named = false;
-    for name in headers.keys() {
-        named |= name == header::CONNECTION;
-        if unwanted(name) {
-            found.push(name.clone());
-        }
-    }
-    if named {
-        let values = headers.get_all(header::CONNECTION).iter();
-        let options = values.filter_map(|value| value.to_str().ok());
-        let options = options.flat_map(|value| value.split(','));
-        found.extend(options.filter_map(|option| option.trim().parse().ok()));
-        found.push(header::CONNECTION);
-    }
-    for name in &found {
-        headers.remove(name);
-    }
 }
 
 fn authority(parts: &Parts) -> String {
@@ -275,6 +214,20 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
+/// The request's span: under the client's, if it names one and only one.
+fn trace(headers: &HeaderMap, sampling: Sampling) -> TraceContext {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let parent = parents.next().filter(|_| parents.next().is_none());
+    let states = headers.get_all(TRACESTATE).iter().filter_map(|state| state.to_str().ok());
+    let state = states.collect::<Vec<_>>().join(",");
+    TraceContext::begin(
+        parent.and_then(|parent| parent.to_str().ok()),
+        Some(&*state).filter(|state| !state.is_empty()),
+        sampling,
+        (fastrand::u128(..), fastrand::u64(..)),
+    )
+}
+
 /// The token of an `Authorization` header.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
@@ -285,7 +238,9 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn lossy(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
+    // Nearly all are plain, which is quickly seen.
+    let plain = value.to_str().map(str::to_owned);
+    plain.unwrap_or_else(|_| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// Text for a record, bounded.

@@ -10,7 +10,6 @@ mod access_log;
 mod carriers;
 mod connections;
 mod downstream;
-mod driver;
 mod explain;
 mod head;
 mod limits;

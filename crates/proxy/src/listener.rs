@@ -39,8 +39,9 @@ const REBIND_INTERVAL: Duration = Duration::from_secs(2);
 /// What hyper may buffer of one request's head; [`crate::Limits::header_bytes_max`] is checked
 /// below it, so that too large a head gets a full answer.
 const HEAD_BUFFER_BYTES: usize = 256 * 1024;
-/// As above, for the number of headers; hyper prepares a place for each with every request.
-const HEAD_COUNT_MAX: usize = 128;
+/// So many headers hyper reads by itself. Where it is told a number, it makes room for them with every request; a head with
+/// more than either is refused unread.
+const USUAL_HEADERS_MAX: usize = 100;
 /// What an HTTP/2 stream may hold of an answer its client does not read.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// What the system may hold of answers that are not on their way yet. It also lets a client that
@@ -302,8 +303,10 @@ fn builder(proxy: &Proxy) -> auto::Builder<Streams> {
         .http1()
         // The time for a head is the connection's keeper's business.
         .header_read_timeout(None)
-        .max_buf_size(HEAD_BUFFER_BYTES)
-        .max_headers(HEAD_COUNT_MAX);
+        .max_buf_size(HEAD_BUFFER_BYTES);
+    if limits.headers_max > USUAL_HEADERS_MAX {
+        builder.http1().max_headers(limits.headers_max);
+    }
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -4,38 +4,36 @@
 //! gateway asks on its own account, once in a while; what a client has asked for itself is the
 //! client's, and heard on its way.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, response};
+use http::{HeaderMap, HeaderName, StatusCode, response};
 use openai::{Envelope, LOAD_FORMAT, LOAD_HEADER, LOAD_REQUEST_HEADER, LoadReport, Operation};
 use picker::{Assignment, Endpoint};
 
 use crate::upstream::Outbound;
 
 const REQUEST_HEADER: HeaderName = HeaderName::from_static(LOAD_REQUEST_HEADER);
+/// The header that asks.
+pub(crate) const ASKING: (HeaderName, &str) = (REQUEST_HEADER, LOAD_FORMAT);
 const HEADER: HeaderName = HeaderName::from_static(LOAD_HEADER);
 
 /// Whether an answer may tell the load.
-fn may_tell(outbound: &Outbound) -> bool {
+fn may_tell(outbound: &Outbound<'_>) -> bool {
     let operation = outbound.head.operation;
     matches!(operation, Operation::Completions | Operation::ChatCompletions)
-        && !outbound.envelope.as_ref().is_some_and(Envelope::stream)
+        && !outbound.envelope.is_some_and(Envelope::stream)
 }
 
-fn client_asks(outbound: &Outbound) -> bool {
+fn client_asks(outbound: &Outbound<'_>) -> bool {
     outbound.head.parts.headers.contains_key(REQUEST_HEADER)
 }
 
 /// Whether to ask with this request.
-pub(crate) fn asks(outbound: &Outbound, endpoint: &Endpoint) -> bool {
+pub(crate) fn asks(outbound: &Outbound<'_>, endpoint: &Endpoint) -> bool {
     may_tell(outbound) && !client_asks(outbound) && endpoint.asks_report()
-}
-
-pub(crate) fn ask(headers: &mut HeaderMap) {
-    headers.insert(REQUEST_HEADER, HeaderValue::from_static(LOAD_FORMAT));
 }
 
 /// Takes in what an answer's head tells. To be called as soon as it has come: it tells of that
 /// moment.
-pub(crate) fn hear(parts: &response::Parts, outbound: &Outbound, assignment: &Assignment) {
+pub(crate) fn hear(parts: &response::Parts, outbound: &Outbound<'_>, assignment: &Assignment) {
     if parts.status == StatusCode::OK
         && let Some(value) = parts.headers.get(HEADER)
         && may_tell(outbound)
@@ -46,7 +44,7 @@ pub(crate) fn hear(parts: &response::Parts, outbound: &Outbound, assignment: &As
 }
 
 /// Takes the load out of an answer's head, unless the client has asked for it.
-pub(crate) fn strip(headers: &mut HeaderMap, outbound: &Outbound) {
+pub(crate) fn strip(headers: &mut HeaderMap, outbound: &Outbound<'_>) {
     if may_tell(outbound) && !client_asks(outbound) {
         headers.remove(HEADER);
     }

@@ -12,12 +12,11 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use openai::{Answer, AnswerReader, ErrorShape, Operation, StreamReader, error_event};
 use picker::{Assignment, Finish};
-use tokio::time::{Duration, Instant, Sleep, sleep_until};
+use tokio::time::{Duration, Instant, Sleep, sleep, sleep_until};
 
-use crate::connections::Lease;
+use crate::connections::{AnswerBody, Broken};
 
 /// How long the notice that a stream was cut may take to leave, before the connection is broken
 /// off behind it.
@@ -89,30 +88,35 @@ impl Reader {
 /// What an endpoint has sent so far.
 #[derive(Debug)]
 pub(crate) struct Opening {
-    pub(crate) body: Incoming,
-    pub(crate) lease: Option<Lease>,
+    /// Absent once it has ended.
+    pub(crate) body: Option<AnswerBody>,
     pub(crate) reader: Reader,
     /// Read, and not yet passed on.
     pub(crate) out: VecDeque<Bytes>,
-    /// The body has ended; `body` is not to be asked again.
-    pub(crate) ended: bool,
 }
 
 impl Opening {
-    pub(crate) fn poll_frame(
+    fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut body = Pin::new(&mut self.body);
-        match &mut self.lease {
-            Some(lease) => lease.poll(context, |context| body.as_mut().poll_frame(context)),
-            None => body.poll_frame(context),
-        }
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.body.as_mut().map_or(Poll::Ready(None), |body| body.poll_frame(context))
     }
 
     /// The next frame. Dropping the future loses nothing.
-    pub(crate) async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    pub(crate) async fn frame(&mut self) -> Option<Result<Frame<Bytes>, Broken>> {
         poll_fn(|context| self.poll_frame(context)).await
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(AnswerBody::is_end_stream)
+    }
+
+    /// The body has ended: its connection may be used again.
+    pub(crate) fn end(&mut self) {
+        if let Some(body) = self.body.take() {
+            body.give_back();
+        }
     }
 }
 
@@ -130,7 +134,8 @@ pub(crate) struct Relay {
     assignment: Assignment,
     patience: Patience,
     heard: Instant,
-    alarm: Pin<Box<Sleep>>,
+    /// Set when something is first waited for: most answers are whole before.
+    alarm: Option<Pin<Box<Sleep>>>,
     shape: ErrorShape,
     /// Bytes passed on so far end at an event's end.
     at_event_end: bool,
@@ -144,8 +149,8 @@ enum Stage {
     Open,
     /// The endpoint is done; the client is not.
     Draining(Finish),
-    /// The cut is being told, then the body ends uncleanly.
-    Cut(Pin<Box<Sleep>>),
+    /// The cut is being told, then the body ends uncleanly. The time for that runs from when the notice was taken.
+    Cut(Option<Pin<Box<Sleep>>>),
     Done,
 }
 
@@ -158,7 +163,7 @@ impl Relay {
     ) -> Self {
         let heard = Instant::now();
         let mut relay = Self {
-            alarm: Box::pin(sleep_until(patience.next(heard))),
+            alarm: None,
             opening,
             assignment,
             patience,
@@ -168,7 +173,7 @@ impl Relay {
             trailers: None,
             stage: Stage::Open,
         };
-        if relay.opening.ended || relay.opening.body.is_end_stream() {
+        if relay.opening.is_end_stream() {
             relay.complete();
         }
         relay
@@ -188,6 +193,7 @@ impl Relay {
                     }
                 }
                 Stage::Cut(linger) => {
+                    let linger = linger.get_or_insert_with(|| Box::pin(sleep(CUT_LINGER)));
                     ready!(linger.as_mut().poll(context));
                     self.stage = Stage::Done;
                     return Poll::Ready(Some(Err(Cut)));
@@ -226,7 +232,7 @@ impl Relay {
                     Ok(data) => self.take_in(data),
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
                 }
-                if self.opening.body.is_end_stream() {
+                if self.opening.is_end_stream() {
                     self.complete();
                 }
             }
@@ -253,11 +259,13 @@ impl Relay {
 
     /// The alarm is set anew only when it rings: a chunk costs no timer.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let first = self.patience.next(self.heard);
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(first)));
         loop {
-            ready!(self.alarm.as_mut().poll(context));
+            ready!(alarm.as_mut().poll(context));
             let (next, now) = (self.patience.next(self.heard), Instant::now());
             if now < next {
-                self.alarm.as_mut().reset(next);
+                alarm.as_mut().reset(next);
                 continue;
             }
             if self.patience.deadline.is_some_and(|deadline| deadline <= now) {
@@ -270,10 +278,7 @@ impl Relay {
     }
 
     fn complete(&mut self) {
-        self.opening.ended = true;
-        if let Some(lease) = self.opening.lease.take() {
-            lease.give_back();
-        }
+        self.opening.end();
         self.opening.reader.finish(&mut self.opening.out);
         let finish = self.note_answer();
         self.stage = Stage::Draining(finish);
@@ -284,7 +289,8 @@ impl Relay {
 
     /// Ends a stream visibly: an error event, no `[DONE]`, an unclean end.
     fn cut(&mut self, finish: Finish, status: u16, message: &str) {
-        self.opening.lease = None;
+        // The connection is closed.
+        self.opening.body = None;
         self.opening.reader.finish(&mut self.opening.out);
         self.note_answer();
         let flag = if finish == Finish::EndpointGone { "UC" } else { "UT" };
@@ -299,8 +305,7 @@ impl Relay {
             let message = format!("{message}; the answer is incomplete, retry the request");
             self.opening.out.push_back(error_event(self.shape, status, &message));
         }
-        let linger = tokio::time::sleep(CUT_LINGER);
-        self.stage = Stage::Cut(Box::pin(linger));
+        self.stage = Stage::Cut(None);
     }
 
     /// Writes what the answer said into the record; how the answer ended.
@@ -316,6 +321,7 @@ impl Relay {
         let streamed = matches!(self.opening.reader, Reader::Stream(_));
         if died && streamed {
             // A dead engine ends its streams politely; only the event tells.
+            self.assignment.note(|record| record.response_flags = "UC");
             Finish::EndpointGone
         } else {
             Finish::Complete(answer.finish_reason.clone())
@@ -364,15 +370,13 @@ impl Body for Relay {
             return SizeHint::with_exact(0);
         }
         let waiting: usize = self.opening.out.iter().map(Bytes::len).sum();
-        match (&self.opening.reader, self.opening.ended) {
+        match (&self.opening.reader, &self.opening.body) {
             (Reader::Stream(_), _) => SizeHint::default(),
-            (_, true) => SizeHint::with_exact(waiting as u64),
-            (_, false) => {
-                let rest = self.opening.body.size_hint();
-                rest.exact().map_or_else(SizeHint::default, |rest| {
-                    SizeHint::with_exact(rest + waiting as u64)
-                })
-            }
+            (_, None) => SizeHint::with_exact(waiting as u64),
+            (_, Some(body)) => body
+                .size_hint()
+                .exact()
+                .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + waiting as u64)),
         }
     }
 }

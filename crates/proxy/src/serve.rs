@@ -1,6 +1,6 @@
 //! The whole story of a request.
 
-use std::{error::Error as _, io, sync::Arc, time::Duration};
+use std::{error::Error as _, io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
@@ -9,7 +9,7 @@ use hyper::body::{Body, Incoming};
 use openai::Envelope;
 use picker::{
     Asked, EndpointPicker, OpenRecord, RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, Routed,
-    Tasks, contain,
+    Sampling, Tasks, contain,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -37,11 +37,13 @@ pub struct ProxyOptions {
     /// Names the endpoint in the response header `x-tokenweir-endpoint`, and tells the whole decision in
     /// `x-tokenweir-decision` to a client that asks for it.
     pub endpoint_header: bool,
+    /// Gives requests a span; which of them, if any. Without it the client's is passed on.
+    pub traces: Option<Sampling>,
 }
 
 impl Default for ProxyOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), endpoint_header: true }
+        Self { limits: Limits::default(), endpoint_header: true, traces: None }
     }
 }
 
@@ -56,6 +58,7 @@ struct Inner {
     limits: Limits,
     /// Clients may ask for their request's decision.
     explains: bool,
+    traces: Option<Sampling>,
     /// Units of room for bodies.
     bodies: Arc<Semaphore>,
     connections: Tasks,
@@ -70,19 +73,20 @@ impl Proxy {
         background: &Tasks,
     ) -> Self {
         let upstream = Upstream::new(options, background);
-        let ProxyOptions { limits, endpoint_header: explains } = options;
+        let ProxyOptions { limits, endpoint_header: explains, traces } = options;
         let bodies = Arc::new(Semaphore::new(limits.bodies_bytes_max / BODY_UNIT_BYTES));
-        Self(Arc::new(Inner { picker, upstream, limits, explains, bodies, connections }))
+        Self(Arc::new(Inner { picker, upstream, limits, explains, traces, bodies, connections }))
     }
 
     /// The same proxy on another thread, one of so many: what it knows is shared, its connections to endpoints are its own.
     pub(crate) fn beside(&self, threads: usize) -> Self {
-        let Inner { picker, upstream, limits, explains, bodies, connections } = &*self.0;
+        let Inner { picker, upstream, limits, explains, traces, bodies, connections } = &*self.0;
         Self(Arc::new(Inner {
             picker: picker.clone(),
             upstream: upstream.beside(threads),
             limits: *limits,
             explains: *explains,
+            traces: *traces,
             bodies: Arc::clone(bodies),
             connections: connections.clone(),
         }))
@@ -109,11 +113,11 @@ impl Proxy {
         peer: Peer,
     ) -> Response<ReplyBody> {
         let (parts, body) = request.into_parts();
-        let head = Head::new(parts, peer);
+        let head = Head::new(parts, peer, self.0.traces);
         let explain = self.0.explains && is_asked(&head.parts.headers);
         let mut record = self.0.picker.open(RequestRecord { explain, ..head.record() });
         let (shape, request_id) = (head.operation.error_shape(), head.request_id.clone());
-        match contain(Box::pin(self.answer(head, body, &mut record))).await {
+        match contain(Box::pin(self.answer(&head, body, &mut record))).await {
             Ok(Ok(response)) => response,
             Ok(Err(refusal)) => refuse(&refusal, shape, &request_id, &mut record),
             Err(panic) => {
@@ -126,7 +130,7 @@ impl Proxy {
 
     async fn answer(
         &self,
-        head: Head,
+        head: &Head,
         body: Incoming,
         record: &mut OpenRecord,
     ) -> Result<Response<ReplyBody>, Refusal> {
@@ -134,27 +138,31 @@ impl Proxy {
             return Err(Refusal::Draining);
         }
         head.check(&self.0.limits)?;
-        let routed = self.0.picker.route(&head)?;
+        let routed = self.0.picker.route(head)?;
         note_route(record, &routed);
         let mut room = BodyRoom { bodies: &self.0.bodies, taken: None };
         let bounds = (routed.delivery.body_bytes_max, self.0.limits.body_read_timeout);
         let body = read_bounded(body, bounds, &mut room, record).await?;
-        let envelope = read_envelope(&head, &body, record)?;
+        let envelope = read_envelope(head, &body, record)?;
+        panic_if_asked(head, &body, "waiting");
         let asked = Asked {
             envelope: envelope.as_ref(),
             body: &body,
             objective: head.objective(),
             flow: head.flow(),
         };
+        note_queued(record);
         let timeout = routed.timeout;
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         // Waiting for an endpoint with room takes its time from the answer.
-        let picked = by(deadline, self.0.picker.pick(&routed, asked, record)).await;
+        let picked = by(deadline, pin!(self.0.picker.pick(&routed, asked, record))).await;
         let late = || Err(Refusal::RouteTimeout(timeout.unwrap_or_default()));
         let assignment = picked.unwrap_or_else(late)?;
+        panic_if_asked(head, &body, "assigned");
         let delivery = routed.delivery;
+        let (body, envelope) = (&body, envelope.as_ref());
         let outbound = Outbound { head, body, envelope, timeout, deadline, delivery };
-        let sent = Box::pin(self.0.upstream.send(outbound, assignment)).await;
+        let sent = self.0.upstream.send(&outbound, assignment).await;
         sent.map_err(|(refusal, assignment)| {
             *record = assignment.into_record();
             refusal
@@ -162,10 +170,27 @@ impl Proxy {
     }
 }
 
+/// In builds with debug assertions a request may ask for a bug at this place, one whose message quotes it; in a release
+/// build nothing of this is left. A panic cannot be had from outside otherwise, and what becomes of one has to be tested.
+fn panic_if_asked(head: &Head, body: &Bytes, place: &str) {
+    if cfg!(debug_assertions) {
+        let asked = head.parts.headers.get("x-tokenweir-panic");
+        let asked = asked.is_some_and(|value| value == place);
+        assert!(!asked, "{:?} {:?} {body:?}", head.parts.uri, head.parts.headers);
+    }
+}
+
 fn note_route(record: &mut OpenRecord, routed: &Routed) {
     if let Some(record) = record.get() {
         record.route = Some(Arc::clone(&routed.name));
         record.pool = Some(routed.pool.clone());
+    }
+}
+
+/// For its span, if it gets one: from here on the request waits for an endpoint.
+fn note_queued(record: &mut OpenRecord) {
+    if let Some(trace) = record.get().and_then(|record| record.trace.as_mut()) {
+        trace.queued = Some(Instant::now());
     }
 }
 

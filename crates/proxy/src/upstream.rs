@@ -3,21 +3,25 @@
 //! Until something of an answer has been passed on, an endpoint that cannot be reached, breaks off,
 //! or says it cannot serve is replaced by the next choice. After that, never.
 
-use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, response};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use openai::{AnswerReader, Envelope, Operation, StreamReader, is_shutdown_error};
 use picker::{Assignment, Delivery, Refusal, Tasks};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     ProxyOptions,
-    connections::{Connections, Exchange, Lease, SendError},
+    connections::{AnswerBody, Broken, Connections, Exchange, SendError},
     explain::explain,
-    head::{Head, X_REQUEST_ID, remove_hop_by_hop},
+    head::{Head, Outgoing, X_REQUEST_ID, remove_hop_by_hop},
     load,
     relay::{Opening, Patience, Reader, Relay},
     reply::ReplyBody,
@@ -31,10 +35,10 @@ const ERROR_BODY_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A request on its way out.
 #[derive(Debug)]
-pub(crate) struct Outbound {
-    pub(crate) head: Head,
-    pub(crate) body: Bytes,
-    pub(crate) envelope: Option<Envelope>,
+pub(crate) struct Outbound<'a> {
+    pub(crate) head: &'a Head,
+    pub(crate) body: &'a Bytes,
+    pub(crate) envelope: Option<&'a Envelope>,
     /// For the whole answer.
     pub(crate) timeout: Option<Duration>,
     /// When that runs out.
@@ -76,17 +80,18 @@ impl Upstream {
     /// aborts the request at the endpoint.
     pub(crate) async fn send(
         &self,
-        outbound: Outbound,
+        outbound: &Outbound<'_>,
         mut assignment: Assignment,
     ) -> Result<Response<ReplyBody>, (Refusal, Assignment)> {
         let deadline = outbound.deadline;
-        let body = outbound.envelope.as_ref().map_or_else(
+        let body = outbound.envelope.map_or_else(
             || outbound.body.clone(),
-            |envelope| envelope.forward(&outbound.body, assignment.target_model()),
+            |envelope| envelope.forward(outbound.body, assignment.target_model()),
         );
         loop {
-            let attempt = self.attempt(&outbound, &body, &mut assignment);
-            let answer = match by(deadline, attempt).await {
+            let attempt = self.attempt(outbound, &body, &mut assignment);
+            let attempted = by(deadline, pin!(attempt)).await;
+            let answer = match attempted {
                 Some(Ok(answer)) => answer,
                 Some(Err(failure)) => {
                     if failure.may_move && assignment.advance(failure.outcome) {
@@ -105,21 +110,21 @@ impl Upstream {
                     return Err((Refusal::RouteTimeout(timeout), assignment));
                 }
             };
-            return Ok(self.reply(answer, &outbound, deadline, assignment));
+            return Ok(self.reply(answer, outbound, deadline, assignment));
         }
     }
 
     /// One endpoint's answer, up to its first event.
     async fn attempt(
         &self,
-        outbound: &Outbound,
+        outbound: &Outbound<'_>,
         body: &Bytes,
         assignment: &mut Assignment,
     ) -> Result<Answer, Failure> {
         let limit = outbound.delivery.first_token_timeout;
         let deadline = limit.map(|limit| Instant::now() + limit);
         let answer = self.exchange_and_open(outbound, body, assignment);
-        by(deadline, answer).await.unwrap_or_else(|| {
+        by(deadline, pin!(answer)).await.unwrap_or_else(|| {
             Err(Failure {
                 refusal: Refusal::FirstTokenTimeout,
                 outcome: "first_token_timeout",
@@ -131,46 +136,41 @@ impl Upstream {
 
     async fn exchange_and_open(
         &self,
-        outbound: &Outbound,
+        outbound: &Outbound<'_>,
         body: &Bytes,
         assignment: &mut Assignment,
     ) -> Result<Answer, Failure> {
-        let head = &outbound.head;
+        let head = outbound.head;
         let endpoint = Arc::clone(assignment.endpoint());
         let asks_load = load::asks(outbound, &endpoint);
-        let exchange = self.connections.exchange(&endpoint, head.may_repeat(), |version| {
-            let (method, uri, version, mut headers) = head.forward(version);
-            if asks_load {
-                load::ask(&mut headers);
-            }
-            let mut request = Request::new(Full::new(body.clone()));
-            *request.method_mut() = method;
-            *request.uri_mut() = uri;
-            *request.version_mut() = version;
-            *request.headers_mut() = headers;
-            request
-        });
-        let (response, lease): Exchange = exchange.await.map_err(|error| {
+        let mut request = Outgoing { head, body, asks_load, connected: None };
+        let exchange = self.connections.exchange(&endpoint, &mut request).await;
+        if let Some(connected) = request.connected {
+            assignment.note(|record| {
+                record.trace.iter_mut().for_each(|trace| trace.connected = Some(connected));
+            });
+        }
+        let (response, answer): Exchange = exchange.map_err(|error| {
             let mut tried = 0;
             assignment.note(|record| tried = record.attempts);
             Failure::to_send(&error, head.may_repeat(), tried, &endpoint.spec.id.to_string())
         })?;
         assignment.note(|record| record.upstream_service_time = Some(record.started.elapsed()));
-        self.open(outbound, response, lease, assignment).await
+        self.open(outbound, response, answer, assignment).await
     }
 
     /// Reads so much of an answer as has to be known before it may be passed on.
     async fn open(
         &self,
-        outbound: &Outbound,
-        response: Response<Incoming>,
-        lease: Option<Lease>,
+        outbound: &Outbound<'_>,
+        response: Response<()>,
+        body: AnswerBody,
         assignment: &mut Assignment,
     ) -> Result<Answer, Failure> {
-        let (parts, body) = response.into_parts();
+        let (parts, ()) = response.into_parts();
         load::hear(&parts, outbound, assignment);
         let reader = reader(&parts, outbound);
-        let mut opening = Opening { body, lease, reader, out: VecDeque::new(), ended: false };
+        let mut opening = Opening { body: Some(body), reader, out: VecDeque::new() };
         let repeat = outbound.head.may_repeat();
         if cannot_serve(parts.status) {
             let Ok(said) = read_error(&mut opening).await else {
@@ -178,11 +178,6 @@ impl Upstream {
             };
             let retry =
                 parts.status != StatusCode::INTERNAL_SERVER_ERROR || is_shutdown_error(&said);
-            if opening.ended
-                && let Some(lease) = opening.lease.take()
-            {
-                lease.give_back();
-            }
             if retry && repeat {
                 return Err(Failure::unserved(parts, opening));
             }
@@ -206,7 +201,7 @@ impl Upstream {
         &self,
         opening: &mut Opening,
         assignment: &mut Assignment,
-        outbound: &Outbound,
+        outbound: &Outbound<'_>,
     ) -> Result<(), Failure> {
         loop {
             let idle = outbound.delivery.idle_timeout;
@@ -220,7 +215,7 @@ impl Upstream {
                 Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 Some(Err(_)) => return Err(Failure::reset(outbound.head.may_repeat())),
                 None => {
-                    opening.ended = true;
+                    opening.end();
                     return Ok(());
                 }
             };
@@ -237,7 +232,7 @@ impl Upstream {
     fn reply(
         &self,
         (mut parts, opening): Answer,
-        outbound: &Outbound,
+        outbound: &Outbound<'_>,
         deadline: Option<Instant>,
         mut assignment: Assignment,
     ) -> Response<ReplyBody> {
@@ -311,8 +306,12 @@ impl Failure {
     }
 }
 
-/// The future's output, or nothing once the deadline has passed.
-pub(crate) async fn by<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+/// The future's output, or nothing once the deadline has passed. It is pinned where it is: within
+/// another it would be moved, and its room taken twice.
+pub(crate) async fn by<F: Future>(
+    deadline: Option<Instant>,
+    future: Pin<&mut F>,
+) -> Option<F::Output> {
     match deadline {
         Some(deadline) => timeout_at(deadline, future).await.ok(),
         None => Some(future.await),
@@ -329,13 +328,13 @@ fn cannot_serve(status: StatusCode) -> bool {
     )
 }
 
-fn reader(parts: &response::Parts, outbound: &Outbound) -> Reader {
+fn reader(parts: &response::Parts, outbound: &Outbound<'_>) -> Reader {
     let operation = outbound.head.operation;
     if operation == Operation::Other || parts.headers.contains_key(header::CONTENT_ENCODING) {
         return Reader::Opaque;
     }
     if has_type(&parts.headers, "text/event-stream") {
-        let strip = outbound.envelope.as_ref().is_some_and(Envelope::injects_usage);
+        let strip = outbound.envelope.is_some_and(Envelope::injects_usage);
         Reader::Stream(Box::new(StreamReader::new(operation, strip)))
     } else if has_type(&parts.headers, "application/json") {
         Reader::Json(Box::new(AnswerReader::new(operation)))
@@ -352,19 +351,19 @@ fn has_type(headers: &HeaderMap, wanted: &str) -> bool {
 
 /// Reads an error answer, up to its limits; what was read is also kept to be passed on. Fails if
 /// the answer breaks off.
-async fn read_error(opening: &mut Opening) -> Result<Bytes, hyper::Error> {
+async fn read_error(opening: &mut Opening) -> Result<Bytes, Broken> {
     let mut said = BytesMut::new();
     let read = async {
         while said.len() < ERROR_BODY_BYTES_MAX {
             let Some(frame) = opening.frame().await else {
-                opening.ended = true;
+                opening.end();
                 break;
             };
             let data = frame?.into_data().unwrap_or_default();
             said.extend_from_slice(&data);
             opening.reader.push(data, &mut opening.out);
         }
-        Ok::<(), hyper::Error>(())
+        Ok::<(), Broken>(())
     };
     if let Ok(read) = timeout(ERROR_BODY_WAIT_MAX, read).await {
         read?;

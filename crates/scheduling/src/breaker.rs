@@ -21,7 +21,7 @@ pub struct OutlierDetection {
     pub base_ejection: Duration,
     /// The longest.
     pub max_ejection: Duration,
-    /// Percent of a pool's endpoints that may be out this way; with more, all are candidates.
+    /// Percent of a pool's endpoints that may be out this way; with more, all are candidates. With 0 none are taken out.
     pub max_ejection_percent: u32,
 }
 
@@ -37,6 +37,11 @@ impl Default for OutlierDetection {
 }
 
 impl OutlierDetection {
+    /// Whether it takes anybody out, ever.
+    fn ejects(&self) -> bool {
+        self.consecutive_failures > 0 && self.max_ejection_percent > 0
+    }
+
     /// How long an endpoint is left alone that has been ejected so often in a row.
     fn ejection(&self, ejections: u32, chance: &mut Chance) -> Duration {
         let doublings = ejections.saturating_sub(1).min(DOUBLINGS_MAX);
@@ -168,7 +173,7 @@ impl CircuitBreaker {
                     self.failing_from = last;
                 }
                 self.failures = self.failures.saturating_add(1);
-                if rule.consecutive_failures > 0 && self.failures >= rule.consecutive_failures {
+                if rule.ejects() && self.failures >= rule.consecutive_failures {
                     self.open(last, rule, now, chance);
                 }
             }

@@ -1,6 +1,9 @@
 //! What a policy may know of an endpoint.
 
-use crate::{EndpointId, Signals};
+use crate::{
+    EndpointId, Signals,
+    outline::{Ask, Outline},
+};
 
 /// Endpoints that a decision is between. Each is described when it is looked at: of a thousand, descriptions that are kept
 /// take longer to write and read than the decision does.
@@ -9,6 +12,14 @@ pub trait Candidates {
 
     /// Panics if there are not so many.
     fn get(&self, index: usize) -> Candidate<'_>;
+
+    /// In short, for what is asked of many.
+    #[inline]
+    fn outline(&self, index: usize) -> (Outline, Ask) {
+        let candidate = self.get(index);
+        let outline = Outline::of(&candidate.load, &candidate.speed, candidate.in_flight);
+        (outline, Ask::of(&candidate))
+    }
 
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -100,8 +111,39 @@ pub struct Load {
     pub foreign_kv_tokens: f64,
     /// Requests of others, as of the last scrape.
     pub foreign_requests: f64,
-    /// Tokens the KV cache holds, if the endpoint has told.
-    pub kv_capacity: Option<f64>,
+    pub kv_capacity: KvCapacity,
+}
+
+/// The size of a KV cache.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KvCapacity {
+    tokens: f64,
+    /// The share of it that a token takes: a division less for each endpoint of a decision.
+    token_share: f64,
+}
+
+impl Default for KvCapacity {
+    /// It is not known, and nothing waits for room.
+    fn default() -> Self {
+        Self { tokens: f64::INFINITY, token_share: 0.0 }
+    }
+}
+
+impl KvCapacity {
+    /// So many tokens; no cache at all is one that is not known.
+    pub fn of(tokens: f64) -> Self {
+        if tokens > 0.0 { Self { tokens, token_share: 1.0 / tokens } } else { Self::default() }
+    }
+
+    /// The tokens that it holds; infinite if that is not known.
+    pub fn tokens(&self) -> f64 {
+        self.tokens
+    }
+
+    /// The share of it that so many tokens take; 0 if its size is not known.
+    pub fn share(&self, tokens: f64) -> f64 {
+        tokens * self.token_share
+    }
 }
 
 /// How an adapter stands on an endpoint.

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 /// How many endpoints a decision names at most: the choice, and where to go should it fail.
 pub const CHOICES_MAX: usize = 3;
-/// Candidates whose costs a decision tells; of a large pool, the cheapest.
+/// Candidates whose costs a decision tells; of a large pool, the cheapest and the one chosen.
 pub const COSTS_MAX: usize = 32;
 
 /// Indices into the candidates, best first.
@@ -84,7 +84,8 @@ pub struct Decision {
     /// At least one, best first.
     pub choices: Choices,
     pub reason: Reason,
-    /// The costs of the cheapest candidates with their indices, cheapest first; at most [`COSTS_MAX`].
+    /// The costs of the cheapest candidates with their indices, cheapest first; at most [`COSTS_MAX`]. The first choice is
+    /// among them: should it be dearer, such as one that is tried, it is the last.
     pub costs: Vec<(usize, Cost)>,
     /// Indices of those that were no candidates, since they are in trouble or just beginning; ascending. They have no cost.
     pub left_out: Vec<usize>,

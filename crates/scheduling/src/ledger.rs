@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::{
-    BLOCK_BYTES, Candidates as _, Chance, Decision, EndpointId, InferenceRequest, Outcome,
-    OutlierDetection, Policy, Report, Signals, Unschedulable,
+    BLOCK_BYTES, COSTS_MAX, Candidates as _, Chance, Decision, EndpointId, InferenceRequest,
+    Outcome, OutlierDetection, Policy, Report, Signals, Unschedulable,
     breaker::Sent,
     hash_name,
     lengths::{Expected, Lengths},
@@ -20,13 +20,14 @@ use crate::{
 };
 
 mod account;
+mod accounts;
 mod offer;
 mod others;
 mod screen;
 mod trouble;
 
 use account::Account;
-pub use account::ScrapeMark;
+use accounts::Accounts;
 use others::Foreign;
 pub use trouble::Trouble;
 
@@ -138,24 +139,54 @@ pub struct Ending {
     pub output_tokens: Option<u64>,
 }
 
+/// What a gateway had on an endpoint when it sent a scrape. Goes into [`Ledger::scraped`] with the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct ScrapeMark {
+    /// Requests ever sent there, and the tokens of their prompts and expected answers.
+    sent: u64,
+    sent_tokens: f64,
+    in_flight: u32,
+    /// KV tokens that those hold, and those that they are going to.
+    held_tokens: f64,
+    kv_tokens: f64,
+    /// Prompt tokens of others that had been felt until then.
+    felt: f64,
+}
+
+impl ScrapeMark {
+    /// Of a scrape sent before any request was.
+    pub const NOTHING: Self = Self {
+        sent: 0,
+        sent_tokens: 0.0,
+        in_flight: 0,
+        held_tokens: 0.0,
+        kv_tokens: 0.0,
+        felt: 0.0,
+    };
+}
+
 /// What the endpoints of a pick have in common.
 #[derive(Clone, Copy, Debug)]
 struct Common {
     /// Which it is, counted from 1.
-    number: u64,
+    number: u32,
     first: Option<Slot>,
     count: usize,
     at: Duration,
     speeds: PoolSpeed,
     foreign: Foreign,
+    /// Of the tokens of an answer.
+    output_variance: f64,
 }
 
 /// Endpoints as their gateway knows them.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    accounts: Vec<Account>,
+    accounts: Accounts,
     unused: Vec<Slot>,
     by_id: BTreeMap<EndpointId, Slot>,
+    /// When each endpoint will have computed a prompt whose first token nobody will tell of, the next one.
+    dues: BTreeSet<(Duration, Slot)>,
     prefixes: PrefixIndex,
     /// Made when it is asked for: with each endpoint that comes or goes it changes, and only one policy asks.
     ring: Option<HashRing>,
@@ -176,16 +207,15 @@ impl Ledger {
     /// [released](Ledger::release) as often as it was asked for.
     pub fn add(&mut self, id: &EndpointId) -> Slot {
         if let Some(slot) = self.by_id.get(id) {
-            self.accounts[slot.index()].holders += 1;
+            self.accounts[*slot].details.holders += 1;
             return *slot;
         }
         let account = Account::new(id.clone());
         let slot = if let Some(slot) = self.unused.pop() {
-            self.accounts[slot.index()] = account;
+            self.accounts[slot] = account;
             slot
         } else {
-            self.accounts.push(account);
-            Slot(u32::try_from(self.accounts.len() - 1).unwrap_or(u32::MAX))
+            self.accounts.push(account)
         };
         self.by_id.insert(id.clone(), slot);
         self.ring = None;
@@ -196,16 +226,17 @@ impl Ledger {
     pub fn remove(&mut self, id: &EndpointId) {
         if let Some(slot) = self.by_id.remove(id) {
             self.prefixes.forget(slot.0);
+            self.accounts.forget_outline(slot);
             self.ring = None;
         }
     }
 
     /// Gives a slot back. The last to do so must have ended all claims on it; then another endpoint gets it.
     pub fn release(&mut self, slot: Slot) {
-        let account = &mut self.accounts[slot.index()];
-        debug_assert!(account.holders > 0, "a slot was released twice");
-        account.holders -= 1;
-        if account.holders == 0 {
+        let account = &mut self.accounts[slot];
+        debug_assert!(account.details.holders > 0, "a slot was released twice");
+        account.details.holders -= 1;
+        if account.details.holders == 0 {
             let id = account.id().clone();
             if self.by_id.get(&id) == Some(&slot) {
                 self.remove(&id);
@@ -227,9 +258,7 @@ impl Ledger {
         chance: Chance,
     ) -> Result<(Decision, Claim), Unschedulable> {
         self.chance = chance;
-        for slot in usable {
-            self.accounts[slot.index()].settle(now);
-        }
+        self.settle(now);
         self.find_prefixes(request.blocks);
         let adapter = self.adapter(request);
         let screened = self.screen(usable, rule, now);
@@ -280,22 +309,60 @@ impl Ledger {
             same && now.saturating_sub(common.at) < COMMON_FRESH
         });
         let common = known.unwrap_or_else(|| {
-            let accounts = || usable.iter().map(|slot| &self.accounts[slot.index()]);
+            let accounts = || usable.iter().map(|slot| &self.accounts[*slot]);
             let common = Common {
-                number: self.common.map_or(0, |common| common.number) + 1,
+                number: self.common.map_or(0, |common| common.number).wrapping_add(1).max(1),
                 first: usable.first().copied(),
                 count: usable.len(),
                 at: now,
                 speeds: PoolSpeed::of(accounts().map(Account::learned)),
                 foreign: Foreign::mean(accounts().map(|account| account.told(now.as_secs_f64()))),
+                output_variance: self.lengths.expect(None, None).variance,
             };
             self.common = Some(common);
             common
         });
-        for slot in usable {
-            self.accounts[slot.index()].compare(&common);
-        }
+        self.compare(usable, &common);
         common
+    }
+
+    /// Brings up to date what is known of each of these endpoints beside the others.
+    fn compare(&mut self, usable: &[Slot], common: &Common) {
+        let block_tokens = self.tokens_of(BLOCK_BYTES as u64);
+        let (accounts, prefixes) = (&mut self.accounts, &self.prefixes);
+        // Of few, a decision asks for everything, since it tells of all of them.
+        let few = usable.len() <= COSTS_MAX;
+        for slot in usable {
+            if few {
+                accounts.compare(*slot, common);
+                continue;
+            }
+            let pinned = || f64::from(prefixes.pinned(slot.0)) * block_tokens;
+            accounts.outline_beside(*slot, common, pinned);
+        }
+    }
+
+    /// Prompts that must be computed by now are not pending any more.
+    fn settle(&mut self, now: Duration) {
+        while let Some(&(due, slot)) = self.dues.first().filter(|(due, _)| *due <= now) {
+            self.dues.remove(&(due, slot));
+            let account = &mut self.accounts[slot];
+            account.settle(now);
+            self.dues.extend(account.next_due().map(|due| (due, slot)));
+        }
+    }
+
+    /// Changes an account, and notes what that changes of what it is waited for.
+    fn change<R>(&mut self, slot: Slot, change: impl FnOnce(&mut Account) -> R) -> R {
+        let account = &mut self.accounts[slot];
+        let before = account.next_due();
+        let result = change(account);
+        let after = account.next_due();
+        if before != after {
+            before.map(|due| self.dues.remove(&(due, slot)));
+            self.dues.extend(after.map(|due| (due, slot)));
+        }
+        result
     }
 
     /// How much of the prompt each endpoint has.
@@ -323,7 +390,7 @@ impl Ledger {
 
     fn charge(&mut self, slot: Slot, charge: Charge, pin: Option<Pin>, now: Duration) -> Claim {
         let Charge { adapter, prompt, limit, expected, rule, unstreamed } = charge;
-        let due = unstreamed.then(|| self.accounts[slot.index()].due(prompt.uncached, now));
+        let due = unstreamed.then(|| self.accounts[slot].due(prompt.uncached, now));
         let claim = Claim {
             slot,
             adapter,
@@ -341,10 +408,10 @@ impl Ledger {
             limit,
             expected: expected.tokens,
             streamed: 0.0,
-            numbered: self.accounts[slot.index()].send(now),
+            numbered: self.accounts[slot].send(now),
             rule,
         };
-        self.accounts[slot.index()].charge(&claim);
+        self.change(slot, |account| account.charge(&claim));
         claim
     }
 
@@ -365,7 +432,7 @@ impl Ledger {
 
     /// Tokens came in a stream: the first of the answer, or more.
     pub fn tokens(&mut self, claim: &mut Claim, tokens: u32, now: Duration) {
-        self.accounts[claim.slot.index()].tokens(claim, f64::from(tokens), now);
+        self.accounts.tokens(claim, f64::from(tokens), now);
     }
 
     /// The request is over.
@@ -384,15 +451,17 @@ impl Ledger {
         if BYTES_PER_TOKEN_KNOWN.contains(&per_token) {
             self.bytes_per_token.add(per_token);
         }
-        let account = &mut self.accounts[claim.slot.index()];
-        account.settle(now);
-        account.end(&claim, now);
+        self.change(claim.slot, |account| {
+            account.settle(now);
+            account.end(&claim, now);
+        });
+        let account = &mut self.accounts[claim.slot];
         account.judge(&claim, ending.outcome, now, &mut self.chance);
     }
 
     /// To be taken when a scrape is sent: what was sent before is in its answer, and what is sent while it is under way may be.
     pub fn mark(&self, slot: Slot) -> ScrapeMark {
-        self.accounts[slot.index()].mark(self.pinned_tokens(slot))
+        self.accounts[slot].mark(self.pinned_tokens(slot))
     }
 
     /// Takes in what a scrape said.
@@ -405,9 +474,9 @@ impl Ledger {
             _ => CAPACITY_DEFAULT,
         };
         self.prefixes.set_capacity(slot.0, blocks);
-        if self.accounts[slot.index()].has_restarted(&signals) {
+        if self.accounts[slot].has_restarted(&signals) {
             self.prefixes.forget(slot.0);
-            self.accounts[slot.index()].begin_anew();
+            self.accounts[slot].begin_anew();
         }
         for name in signals.running_adapters.iter().flat_map(|names| names.iter()) {
             if self.adapters.len() < ADAPTERS_MAX && !self.adapters.contains(name) {
@@ -415,7 +484,7 @@ impl Ledger {
             }
         }
         let output = self.lengths.expect(None, None).tokens;
-        self.accounts[slot.index()].scraped(mark, signals, output);
+        self.accounts[slot].scraped(mark, signals, output);
     }
 
     /// Tokens of the request's prompt and of the answer to expect.
@@ -427,7 +496,7 @@ impl Ledger {
 
     /// Whether a request that goes there now is to ask for a report. If so, it counts as asked.
     pub fn asks_report(&mut self, slot: Slot, now: Duration) -> bool {
-        self.accounts[slot.index()].asks_report(now)
+        self.accounts[slot].asks_report(now)
     }
 
     /// Takes in what the endpoint of a claim said of itself when it ended that claim's answer: it was true then, and has
@@ -435,27 +504,27 @@ impl Ledger {
     pub fn reported(&mut self, claim: &Claim, report: Report, now: Duration) {
         let output = self.lengths.expect(None, None).tokens;
         let pinned = self.pinned_tokens(claim.slot);
-        self.accounts[claim.slot.index()].reported(claim, report, (output, pinned), now);
+        self.accounts[claim.slot].reported(claim, report, (output, pinned), now);
     }
 
     /// Requests of this gateway the endpoint has not finished.
     pub fn in_flight(&self, slot: Slot) -> u32 {
-        self.accounts[slot.index()].in_flight()
+        self.accounts[slot].in_flight()
     }
 
     /// Of these, the ones that the last scrape cannot have seen.
     pub fn sent_since_scrape(&self, slot: Slot) -> u32 {
-        self.accounts[slot.index()].sent_since_scrape()
+        self.accounts[slot].sent_since_scrape()
     }
 
     /// Prompt tokens of this gateway's requests that are not cached there and have no first token yet.
     pub fn prefill_tokens_pending(&self, slot: Slot) -> f64 {
-        self.accounts[slot.index()].prefill_tokens_pending()
+        self.accounts[slot].prefill_tokens_pending()
     }
 
     /// The time to first token to expect: the mean of the latest; `None` before the first.
     pub fn predicted_ttft_seconds(&self, slot: Slot) -> Option<f64> {
-        self.accounts[slot.index()].predicted_ttft_seconds()
+        self.accounts[slot].predicted_ttft_seconds()
     }
 }
 

@@ -15,6 +15,7 @@ mod endpoint;
 mod ledger;
 mod lengths;
 mod mean;
+mod outline;
 mod policy;
 mod prefix;
 mod pulse;
@@ -27,11 +28,12 @@ mod speed;
 
 pub use admission::{AdmissionQueue, Entry, FlowControl, Ticket};
 pub use breaker::{Outcome, OutlierDetection};
-pub use candidate::{AdapterFit, Candidate, Candidates, Load, Speed};
+pub use candidate::{AdapterFit, Candidate, Candidates, KvCapacity, Load, Speed};
 pub use chance::Chance;
 pub use decision::{CHOICES_MAX, COSTS_MAX, Choices, Cost, Decision, Reason, Term};
 pub use endpoint::EndpointId;
 pub use ledger::{Claim, Ending, Ledger, ScrapeMark, Slot, Trouble};
+pub use outline::{Ask, Outline};
 pub use policy::{Policy, UnknownPolicy};
 pub use request::{
     Admission, BLOCK_BYTES, BLOCKS_MAX, InferenceRequest, hash_blocks, hash_bytes, hash_name,

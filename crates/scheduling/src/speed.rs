@@ -13,6 +13,8 @@ use crate::{Speed, mean::Mean};
 const PREFILL_TOKEN_SECONDS: f64 = 1.5e-4;
 const STEP_SECONDS: f64 = 0.03;
 const CONTEXT_TOKEN_SECONDS: f64 = 1e-6;
+/// No engine is faster, on average.
+const STEP_SECONDS_MIN: f64 = 1e-6;
 /// Prompts shorter than this say more about a step's floor than about the time a token takes.
 const PROMPT_TOKENS_MIN: f64 = 128.0;
 /// Between two gaps taken in: those of one step, and of the steps next to it, say the same.
@@ -60,7 +62,8 @@ impl SpeedEstimate {
         // Half a step on average.
         let half = if interrupted { self.t.or(0.0) / 2.0 } else { 0.0 };
         let took = (took - half).max(took / 4.0);
-        if let Some(expected) = self.prefill().map(|token| token * own) {
+        let expected = self.prefill().map(|token| token * own);
+        if let Some(expected) = expected.filter(|expected| *expected > 0.0) {
             // A request that waited for room shows the queue, not the speed.
             if self.took.count() >= ENOUGH && took > 3.0 * expected {
                 return;
@@ -169,7 +172,8 @@ impl PoolSpeed {
             prefill,
             step,
             context: (context / n).max(1.0),
-            seconds: seconds / n,
+            // All of its chunks may have come two at a time, which is no step of no length.
+            seconds: (seconds / n).max(STEP_SECONDS_MIN),
             // A step cannot become shorter by context, nor consist of it alone.
             share: share.clamp(0.0, CONTEXT_SHARE_MAX),
             known: true,

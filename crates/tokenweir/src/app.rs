@@ -14,12 +14,18 @@ use tokio::{
 use crate::{
     configuration::Configuration,
     crew::Crew,
+    logging,
     outcome::{Failed, Outcome},
     settings::Settings,
+    traces::Traces,
 };
 
 /// Longest wait for the end of the access log at a stop.
 const LOG_FLUSH_MAX: Duration = Duration::from_secs(2);
+/// Longest wait for the last spans at a stop.
+const SPANS_FLUSH_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether the first configuration is in force.
+const READY_POLL: Duration = Duration::from_millis(20);
 /// Longest wait for tasks that do not end by themselves at a stop.
 pub(crate) const TASKS_END_MAX: Duration = Duration::from_millis(500);
 
@@ -29,6 +35,7 @@ pub(crate) struct App {
     picker: EndpointPicker,
     configuration: Arc<Configuration>,
     access_log: Arc<AccessLog>,
+    traces: Option<Arc<Traces>>,
     /// Client connections and listeners: what a drain waits for.
     connections: Tasks,
     /// Everything else, ended when the drain is over.
@@ -42,13 +49,19 @@ impl App {
         let dropped = metrics.log_lines_dropped.clone();
         let access_log = AccessLog::new(std::io::stdout(), settings.log_format, dropped);
         let access_log = Arc::new(access_log.map_err(Failed::run)?);
-        let journal: Arc<dyn Journal> = Arc::clone(&access_log) as _;
+        let mut journal: Arc<dyn Journal> = Arc::clone(&access_log) as _;
+        let mut traces = None;
+        if let Some(endpoint) = &settings.traces.endpoint {
+            let dropped = metrics.spans_dropped.clone();
+            let started = Traces::start(&settings.traces, endpoint, dropped, journal)?;
+            journal = Arc::clone(traces.insert(Arc::new(started))) as _;
+        }
         let picker = EndpointPicker::new(Arc::clone(&metrics), journal, fastrand::u64(..));
         let configuration =
             Arc::new(Configuration::new(&settings, picker.writer(), Arc::clone(&metrics)));
         let connections = Tasks::new(metrics.panics.clone());
         let background = Tasks::new(metrics.panics.clone());
-        Ok(Self { settings, picker, configuration, access_log, connections, background })
+        Ok(Self { settings, picker, configuration, access_log, traces, connections, background })
     }
 
     /// Owner of everything that ends when the drain is over.
@@ -63,8 +76,8 @@ impl App {
     /// Serves until `stop` resolves, then drains; until it resolves once more at the longest.
     ///
     /// `follow` keeps the configuration up to date meanwhile. It runs with scrapes and admin pages
-    /// on a thread of their own, so that none of them can delay a request. `ready` is called once
-    /// everything listens.
+    /// on a thread of their own, so that none of them can delay a request. `ready` is called when
+    /// the health port says so for the first time.
     pub(crate) fn run(
         self,
         stop: impl AsyncFn(),
@@ -80,6 +93,9 @@ impl App {
         crew.end();
         control.shutdown_timeout(TASKS_END_MAX);
         self.access_log.flush(LOG_FLUSH_MAX);
+        if let Some(traces) = &self.traces {
+            traces.flush(SPANS_FLUSH_MAX);
+        }
         outcome
     }
 
@@ -94,19 +110,30 @@ impl App {
         let options = ProxyOptions {
             limits: self.settings.limits,
             endpoint_header: self.settings.endpoint_header,
+            traces: self.traces.as_ref().map(|_| self.settings.traces.sampling),
         };
         let proxy =
             Proxy::new(self.picker.clone(), options, self.connections.clone(), &self.background);
         let carriers = Carriers::new(&proxy, &crew.runtimes());
         let mut listeners = Listeners::new(carriers, self.settings.bind);
         let own = self.bind(&mut listeners)?;
-        self.start_control(control, own, listeners.ports(), follow)?;
+        let views = Arc::new(self.views(listeners.ports()));
+        self.start_control(control, own, Arc::clone(&views), follow)?;
         let (view, changes) = (self.picker.view(), self.picker.writer().subscribe());
         self.background.spawn("follow listeners", listeners.follow(view, changes));
-        ready();
+        let until_ready = async {
+            while (views.ready)().is_err() {
+                tokio::time::sleep(READY_POLL).await;
+            }
+            ready();
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
+            // Who is told that it is ready may ask it to stop at once.
+            biased;
             () = stop() => {}
             () = self.connections.stopping() => {}
+            () = until_ready => {}
         }
         tokio::select! {
             () = self.drain() => {}
@@ -146,11 +173,10 @@ impl App {
         &self,
         control: &Runtime,
         ports: OwnPorts,
-        open: Arc<OpenPorts>,
+        views: Arc<Views>,
         follow: impl Future<Output = ()> + Send + 'static,
     ) -> Outcome {
         let _on_control = control.enter();
-        let views = Arc::new(self.views(open));
         let tasks = &self.background;
         let listener = |port| TcpListener::from_std(port).map_err(Failed::run);
         let (health, stats, admin) =
@@ -190,6 +216,8 @@ impl App {
                 }
             }),
             drain: Arc::new(move || drain.stop()),
+            levels: Arc::new(logging::levels),
+            set_levels: Arc::new(logging::set_levels),
         }
     }
 

@@ -138,6 +138,9 @@ pub(crate) struct SettingArgs {
     /// With --kubernetes, namespace of that Lease [default: the process's own]
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) lease_namespace: Option<String>,
+    /// With --kubernetes, the Service whose addresses are those of the Gateways [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) publish_service: Option<String>,
 }
 
 /// Say what is wrong with a configuration, or what it will do.
@@ -169,15 +172,15 @@ pub(crate) struct GetArgs {
 
 /// Show the endpoints of a running gateway, kept up to date.
 ///
-/// On a terminal: s sorts by the next column, r turns the order round, q ends it. Elsewhere the table is printed again each
-/// second.
+/// On a terminal: s sorts by the next column, r turns the order round, arrow keys, PgUp, PgDn, Home and End move through the
+/// rows, q ends it. Elsewhere the table is printed again each second.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TopArgs {
     /// The gateway's admin port
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15000")]
     pub(crate) admin: String,
-    /// Column to sort by; numbers the largest first
-    #[arg(long, value_enum, default_value_t = SortBy::Endpoint)]
+    /// Column to sort by: numbers the largest first, states the worst first
+    #[arg(long, value_enum, default_value_t = SortBy::State)]
     pub(crate) sort: SortBy,
     /// The other way round
     #[arg(long)]

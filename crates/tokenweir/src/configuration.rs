@@ -7,7 +7,7 @@ use std::{
 
 use controller::{
     FoldOptions, Folded, Kubernetes, Manifests, Object, ObjectStatus, Problem, Severity, Watched,
-    fold, stamp,
+    caution, fold, stamp,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -33,8 +33,6 @@ struct Live {
     objects: Vec<Arc<Object>>,
     statuses: Vec<ObjectStatus>,
     problems: Vec<String>,
-    /// What was applied last of what an API server told.
-    desired: Desired,
     /// Counts configurations applied.
     generation: u64,
     applied: Option<String>,
@@ -67,10 +65,12 @@ impl Configuration {
     /// Applies what the API server tells and returns what became of each object. Each problem is
     /// logged when it comes up, and what is as it was is not applied again.
     pub(crate) fn take_watched(&self, watched: Watched) -> Vec<ObjectStatus> {
-        let options = FoldOptions { kubernetes: true, ..self.options.clone() };
+        let publish_service = self.kubernetes.get().and_then(|source| source.publish_service());
+        let options = FoldOptions { kubernetes: true, publish_service, ..self.options.clone() };
         let mut folded = fold(watched.objects.iter().map(|object| &**object), &options);
         let now = now();
         let mut live = self.live.lock();
+        caution(&mut folded.statuses, &watched.problems);
         stamp(&mut folded.statuses, &live.statuses, &now);
         let problems: Vec<&Problem> = watched.problems.iter().chain(&folded.problems).collect();
         let told: BTreeSet<&String> = live.problems.iter().collect();
@@ -81,18 +81,19 @@ impl Configuration {
         live.objects = watched.objects;
         live.statuses.clone_from(&folded.statuses);
         let first = live.generation == 0;
-        let before = std::mem::replace(&mut live.desired, folded.desired.clone());
-        if first || before != folded.desired {
+        let (before, desired) = (self.writer.view().desired(), Arc::new(folded.desired));
+        if first || before != desired {
             live.accept(now);
-            let (generation, summary) = (live.generation, summary(&folded.desired));
+            let generation = live.generation;
             // Endpoints come and go; that is no news.
-            if first || outline(&before) != outline(&folded.desired) {
+            if first || outline(&before) != outline(&desired) {
+                let summary = summary(&desired);
                 tracing::info!(generation, summary, "configuration applied");
             } else {
-                tracing::debug!(generation, summary, "endpoints changed");
+                tracing::debug!(generation, "endpoints changed");
             }
             self.metrics.reloads.with_label_values(&["applied"]).inc();
-            self.writer.apply(folded.desired);
+            self.writer.apply(desired);
         }
         folded.statuses
     }
@@ -119,6 +120,7 @@ impl Configuration {
         log_problems(&folded.problems);
         let now = now();
         let mut live = self.live.lock();
+        caution(&mut folded.statuses, &manifests.problems);
         stamp(&mut folded.statuses, &live.statuses, &now);
         let problems = manifests.problems.iter().chain(&folded.problems);
         live.problems = problems.map(ToString::to_string).collect();
@@ -177,9 +179,15 @@ impl Live {
 }
 
 pub(crate) fn fold_options(settings: &Settings) -> FoldOptions {
+    let own = [
+        (settings.admin, "its admin page"),
+        (settings.health, "its health checks"),
+        (settings.stats, "its metrics"),
+    ];
     FoldOptions {
         labels: settings.labels.clone(),
         default_policy: settings.policy,
+        own_ports: own.map(|(address, purpose)| (address.port(), purpose)).into(),
         ..FoldOptions::default()
     }
 }

@@ -3,7 +3,9 @@
 //! A thread of its own writes it, so that a reader that has stopped reading stops no request.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::{self, IsTerminal, Write},
+    panic::PanicHookInfo,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -12,8 +14,14 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
+use picker::Panic;
 use proxy::LogFormat;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, reload};
+
+mod levels;
+
+use levels::Levels;
 
 /// Level directives, e.g. `info,proxy=debug`.
 const VARIABLE: &str = "TOKENWEIR_LOG";
@@ -33,16 +41,24 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Before all others, so that they can take it back: the client of the Kubernetes API logs every
-/// failure of every request, and what is wrong is told once, by whoever asked.
-const ALWAYS: &str = "kube_client=off";
+/// The levels in force, and how to change them. Empty before the start.
+static FILTER: OnceLock<Filter> = OnceLock::new();
+
+struct Filter {
+    levels: Mutex<Levels>,
+    reload: Reload,
+}
+
+type Reload = Box<dyn Fn(&Levels) -> Result<(), String> + Send + Sync>;
 
 /// Starts logging. Called once, before anything is logged.
 #[expect(clippy::disallowed_methods, reason = "this room reads the environment")]
 pub(crate) fn start(format: LogFormat) {
     let wanted = std::env::var(VARIABLE).unwrap_or_else(|_| "info".to_owned());
-    let filter = EnvFilter::try_new(format!("{ALWAYS},{wanted}"));
-    let wrong = filter.as_ref().err().map(ToString::to_string);
+    let (levels, wrong) = match Levels::parse(&wanted) {
+        Ok(levels) => (levels, None),
+        Err(error) => (Levels::default(), Some(error)),
+    };
     let (lines, waiting) = sync_channel(LINES_MAX);
     let thread = std::thread::Builder::new().name("log".to_owned());
     if let Err(error) = thread.spawn(move || write_lines(&waiting)) {
@@ -52,19 +68,66 @@ pub(crate) fn start(format: LogFormat) {
     let builder = tracing_subscriber::fmt()
         // A reader of the log that has gone costs log lines, not the process.
         .log_internal_errors(false)
-        .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_env_filter(EnvFilter::new(levels.directives()))
         .with_ansi(io::stderr().is_terminal())
         .with_writer(Writer);
     let started = match format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().map(|()| keep(levels, handle))
+        }
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().map(|()| keep(levels, handle))
+        }
     };
-    if let Err(error) = started {
-        crate::outcome::say_error(&format!("no log: {error}"));
+    match started {
+        Ok(()) => std::panic::set_hook(Box::new(tell_panic)),
+        Err(error) => crate::outcome::say_error(&format!("no log: {error}")),
     }
     if let Some(error) = wrong {
         tracing::warn!("{VARIABLE}={wanted:?} is not understood ({error}); logging at info");
     }
+}
+
+/// Where a panic was, and what it said if that quotes nothing; what it ended is told by whoever contains it.
+fn tell_panic(info: &PanicHookInfo<'_>) {
+    let place = info.location().map(ToString::to_string);
+    let backtrace = Backtrace::capture();
+    let backtrace =
+        (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(place, panic = %Panic::of(info.payload()), backtrace, "panicked: a bug");
+    if std::thread::current().name() == Some("main") {
+        flush();
+    }
+}
+
+/// Remembers how to change the levels.
+fn keep<S: 'static>(levels: Levels, handle: reload::Handle<EnvFilter, S>) {
+    let reload = Box::new(move |levels: &Levels| {
+        handle.reload(EnvFilter::new(levels.directives())).map_err(|error| error.to_string())
+    });
+    let _once = FILTER.set(Filter { levels: Mutex::new(levels), reload });
+}
+
+/// The levels in force.
+pub(crate) fn levels() -> serde_json::Value {
+    FILTER.get().map(|filter| filter.levels.lock().clone()).unwrap_or_default().shown()
+}
+
+/// Changes levels, all that are named or none; says what is wrong with them.
+pub(crate) fn set_levels(pairs: &[(String, String)]) -> Result<(), String> {
+    let filter = FILTER.get().ok_or("logging has not begun")?;
+    let mut levels = filter.levels.lock();
+    let changed = levels.change(pairs)?;
+    (filter.reload)(&changed)?;
+    *levels = changed;
+    let now = levels.directives();
+    drop(levels);
+    tracing::info!(levels = now, "log levels changed");
+    Ok(())
 }
 
 /// Blocks until every line so far is written, or the time is over. Called before the process ends.
@@ -125,3 +188,6 @@ fn write_lines(waiting: &Receiver<Message>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ mod outcome;
 mod profile;
 mod settings;
 mod signals;
+mod traces;
 
 use args::{Args, Command};
 use outcome::Report;

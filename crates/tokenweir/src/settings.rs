@@ -16,8 +16,11 @@ use serde_saphyr::Spanned;
 use crate::args::SettingArgs;
 
 mod limits;
+mod traces;
 
 use limits::RawLimits;
+use traces::RawTraces;
+pub(crate) use traces::TraceSettings;
 
 /// Longest time a setting can name.
 const TIME_MAX: Duration = Duration::from_hours(24);
@@ -37,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     pub(crate) scrape_interval: Duration,
     pub(crate) endpoint_header: bool,
+    pub(crate) traces: TraceSettings,
     pub(crate) limits: Limits,
     pub(crate) kubernetes: KubernetesSettings,
 }
@@ -47,6 +51,7 @@ pub(crate) struct KubernetesSettings {
     pub(crate) namespace: Option<ObjectName>,
     pub(crate) lease_name: ObjectName,
     pub(crate) lease_namespace: Option<ObjectName>,
+    pub(crate) publish_service: Option<ServiceName>,
 }
 
 impl Default for Settings {
@@ -63,11 +68,13 @@ impl Default for Settings {
             log_format: LogFormat::Json,
             scrape_interval: Duration::from_secs(1),
             endpoint_header: true,
+            traces: TraceSettings::default(),
             limits: Limits::default(),
             kubernetes: KubernetesSettings {
                 namespace: None,
                 lease_name: ObjectName("tokenweir".to_owned()),
                 lease_namespace: None,
+                publish_service: None,
             },
         }
     }
@@ -91,6 +98,21 @@ impl FromStr for ObjectName {
     }
 }
 
+/// `NAME`, or `NAMESPACE/NAME`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ServiceName(pub(crate) String);
+
+impl FromStr for ServiceName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (namespace, name) = text.split_once('/').map_or((None, text), |(a, b)| (Some(a), b));
+        namespace.map(ObjectName::from_str).transpose()?;
+        ObjectName::from_str(name)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// The settings file: the flags' names as keys, all optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -106,9 +128,11 @@ struct RawSettings {
     scrape_interval: Option<Written>,
     endpoint_header: Option<Written>,
     limits: Option<RawLimits>,
+    traces: Option<RawTraces>,
     namespace: Option<Written>,
     lease_name: Option<Written>,
     lease_namespace: Option<Written>,
+    publish_service: Option<Written>,
 }
 
 /// A value and its line. All are read as text, so that one of the wrong kind hides no other.
@@ -178,6 +202,7 @@ impl Settings {
             ),
             kubernetes: KubernetesSettings::read(args, &raw, base.kubernetes, &mut reader),
             limits: raw.limits.unwrap_or_default().read(&mut reader, base.limits),
+            traces: raw.traces.unwrap_or_default().read(&mut reader, variable),
         };
         if reader.problems.is_empty() { Ok(settings) } else { Err(reader.problems) }
     }
@@ -196,22 +221,30 @@ impl Settings {
             "log-format": format,
             "scrape-interval": format!("{:?}", self.scrape_interval),
             "endpoint-header": self.endpoint_header,
+            "traces": RawTraces::shown(&self.traces),
             "limits": limits::shown(&self.limits),
             "namespace": self.kubernetes.namespace.as_ref().map(|name| &name.0),
             "lease-name": self.kubernetes.lease_name.0,
             "lease-namespace": self.kubernetes.lease_namespace.as_ref().map(|name| &name.0),
+            "publish-service": self.kubernetes.publish_service.as_ref().map(|name| &name.0),
         })
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this room reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 impl KubernetesSettings {
     fn read(args: &SettingArgs, raw: &RawSettings, base: Self, reader: &mut Reader) -> Self {
         Self {
-            namespace: reader.object_name(
+            namespace: reader.optional(
                 "namespace",
                 args.namespace.as_deref(),
                 raw.namespace.as_ref(),
                 base.namespace,
+                OBJECT_NAME,
             ),
             lease_name: reader.parsed(
                 "lease-name",
@@ -220,11 +253,19 @@ impl KubernetesSettings {
                 base.lease_name,
                 OBJECT_NAME,
             ),
-            lease_namespace: reader.object_name(
+            lease_namespace: reader.optional(
                 "lease-namespace",
                 args.lease_namespace.as_deref(),
                 raw.lease_namespace.as_ref(),
                 base.lease_namespace,
+                OBJECT_NAME,
+            ),
+            publish_service: reader.optional(
+                "publish-service",
+                args.publish_service.as_deref(),
+                raw.publish_service.as_ref(),
+                base.publish_service,
+                "the name of a Service, or its namespace and name such as infra/gateway",
             ),
         }
     }
@@ -316,15 +357,16 @@ impl Reader {
         })
     }
 
-    fn object_name(
+    fn optional<T: FromStr>(
         &mut self,
         name: &str,
         flag: Option<&str>,
         key: Option<&Written>,
-        base: Option<ObjectName>,
-    ) -> Option<ObjectName> {
+        base: Option<T>,
+        wanted: &str,
+    ) -> Option<T> {
         self.read(name, flag, key, base, |text| {
-            text.parse().map(Some).map_err(|()| format!("expected {OBJECT_NAME}"))
+            text.parse().map(Some).map_err(|_| format!("expected {wanted}"))
         })
     }
 

@@ -7,12 +7,13 @@ mod parts;
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::example;
 use crate::Places;
-use parts::{Running, free_port, open_files_max, pinned, until_ready};
+use parts::{Asking, Running, free_ports, open_files_max, pinned, until_ready};
 
 /// The processor of the process under test, and that of everything else.
 const TESTED: &str = "0";
@@ -67,6 +68,11 @@ const CASES: &[Case] = &[
     },
 ];
 
+/// How many endpoints a gateway has whose pages are asked for under load, and how often that is.
+const PAGES_ENDPOINTS: usize = 300;
+const SCRAPE_PAUSE: Duration = Duration::from_millis(500);
+const PAGES_LOAD: &[&str] = &["--rate=500", "--connections=32", "--seconds=10"];
+
 /// Streams held at once to see what memory one takes, if as many files may be open as it takes.
 const HELD_MAX: usize = 10_000;
 /// Files of the gateway that are not those of streams, which have two each.
@@ -83,7 +89,7 @@ pub(super) fn run(places: &Places, rounds: usize) -> anyhow::Result<()> {
     for case in CASES {
         let (mut relay, mut gateway) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            let rig = Rig::start(places, case.pause_ms)?;
+            let rig = Rig::start(places, ENDPOINTS, case.pause_ms)?;
             let direct = if case.added { rig.direct(places, case)? } else { 0.0 };
             relay.push(rig.through(places, case, Rig::relay)? - direct);
             gateway.push(rig.through(places, case, Rig::gateway)? - direct);
@@ -96,7 +102,8 @@ pub(super) fn run(places: &Places, rounds: usize) -> anyhow::Result<()> {
             gateway / relay
         );
     }
-    let rig = Rig::start(places, HELD_PAUSE_MS)?;
+    pages(places, rounds)?;
+    let rig = Rig::start(places, ENDPOINTS, HELD_PAUSE_MS)?;
     let tested = rig.gateway(places)?;
     println!("\nstart to ready: {:.0} ms", tested.ready_ms);
     let streams = HELD_MAX.min((open_files_max()?.saturating_sub(OTHER_FILES)) / 2);
@@ -104,6 +111,29 @@ pub(super) fn run(places: &Places, rounds: usize) -> anyhow::Result<()> {
     let held = load(places, tested.port, tested.process.id(), &arguments)?;
     println!("memory, idle: {:.1} MB", held["idle_kib"] / 1024.0);
     println!("memory of a stream, with {streams} at once: {:.1} KB", held["kib_per_stream"]);
+    Ok(())
+}
+
+/// What scrapes and an open dashboard do to requests: a gateway with many endpoints without and with them, in turns.
+fn pages(places: &Places, rounds: usize) -> anyhow::Result<()> {
+    let (mut alone, mut asked) = (Vec::new(), Vec::new());
+    let rig = Rig::start(places, PAGES_ENDPOINTS, 0)?;
+    for _ in 0..rounds {
+        for with_pages in [false, true] {
+            let tested = rig.gateway(places)?;
+            let _asking = with_pages.then(|| {
+                let dashboard = Asking::hold(tested.admin, "/events");
+                (Asking::again(tested.stats, "/metrics", SCRAPE_PAUSE), dashboard)
+            });
+            let figures = load(places, tested.port, tested.process.id(), PAGES_LOAD)?;
+            if with_pages { &mut asked } else { &mut alone }.push(figures["p99_us"]);
+        }
+    }
+    let (alone, asked) = (median(&mut alone), median(&mut asked));
+    println!(
+        "\n500 requests a second, {PAGES_ENDPOINTS} endpoints: 99 % within {alone:.0} us alone, {asked:.0} us with a scrape \
+         each {SCRAPE_PAUSE:?} and a dashboard"
+    );
     Ok(())
 }
 
@@ -122,12 +152,15 @@ struct Rig {
 struct Tested {
     process: Running,
     port: u16,
+    /// Zero if it has none.
+    stats: u16,
+    admin: u16,
     ready_ms: f64,
 }
 
 impl Rig {
-    fn start(places: &Places, pause_ms: u32) -> anyhow::Result<Self> {
-        let ports: Vec<u16> = (0..ENDPOINTS).map(|_| free_port()).collect::<Result<_, _>>()?;
+    fn start(places: &Places, endpoints: usize, pause_ms: u32) -> anyhow::Result<Self> {
+        let ports = free_ports(endpoints)?;
         let mut mock = pinned(OTHERS, &example(places, "rig"));
         mock.arg("mock").arg(format!("--pause-ms={pause_ms}"));
         mock.args(ports.iter().map(u16::to_string));
@@ -139,21 +172,26 @@ impl Rig {
     }
 
     fn relay(&self, places: &Places) -> anyhow::Result<Tested> {
-        let port = free_port()?;
+        let port = free_ports(1)?[0];
         let mut relay = pinned(TESTED, &example(places, "rig"));
         relay.arg("relay").arg(port.to_string()).args(self.ports.iter().map(u16::to_string));
         let process = Running::start(&mut relay)?;
-        Ok(Tested { process, port, ready_ms: until_ready(port, "/health")? })
+        let ready_ms = until_ready(port, "/health")?;
+        Ok(Tested { process, port, stats: 0, admin: 0, ready_ms })
     }
 
     fn gateway(&self, places: &Places) -> anyhow::Result<Tested> {
-        let (port, health) = (free_port()?, free_port()?);
+        let ports = free_ports(4)?;
+        let (port, health, stats, admin) = (ports[0], ports[1], ports[2], ports[3]);
         let mut gateway = pinned(TESTED, &places.binary());
-        gateway.args(["serve", "--bind=127.0.0.1", "--admin=127.0.0.1:0", "--stats=127.0.0.1:0"]);
-        gateway.arg(format!("--health=127.0.0.1:{health}")).arg(format!("--port={port}"));
+        gateway.args(["serve", "--bind=127.0.0.1", &format!("--port={port}")]);
+        for (flag, port) in [("health", health), ("stats", stats), ("admin", admin)] {
+            gateway.arg(format!("--{flag}=127.0.0.1:{port}"));
+        }
         let endpoints = self.ports.iter().map(|port| format!("--endpoint=http://127.0.0.1:{port}"));
         let process = Running::start(gateway.args(endpoints))?;
-        Ok(Tested { process, port, ready_ms: until_ready(health, "/healthz/ready")? })
+        let ready_ms = until_ready(health, "/healthz/ready")?;
+        Ok(Tested { process, port, stats, admin, ready_ms })
     }
 
     fn direct(&self, places: &Places, case: &Case) -> anyhow::Result<f64> {

@@ -10,9 +10,10 @@ const TALK: &[&str] = &["admin", "controller", "datalayer", "extproc", "proxy", 
 /// What each room may depend on. A new room or edge needs a page in `docs/adr/` and a line here.
 pub(super) fn allowed(room: &str) -> Option<Vec<&'static str>> {
     match room {
-        "openai" | "scheduling" => Some(vec![]),
+        "http1" | "openai" | "scheduling" => Some(vec![]),
         "picker" => Some(vec!["openai", "scheduling"]),
         "tokenweir" => Some([&["openai", "picker", "scheduling"], TALK].concat()),
+        "datalayer" | "proxy" => Some(vec!["http1", "openai", "picker", "scheduling"]),
         _ if TALK.contains(&room) => Some(vec!["openai", "picker", "scheduling"]),
         _ => None,
     }

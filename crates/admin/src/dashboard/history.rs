@@ -83,6 +83,7 @@ struct Totals {
     refusals: u64,
     retries: u64,
     disconnects: u64,
+    broken: u64,
     in_flight: Option<u32>,
     queued: Option<usize>,
     buckets: Buckets,
@@ -96,6 +97,7 @@ struct Point {
     completion_tokens: f32,
     refusals: f32,
     retries: f32,
+    broken: f32,
     in_flight: Option<u32>,
     queued: Option<usize>,
     ttft: Quantiles,
@@ -186,6 +188,7 @@ impl History {
                     TalliedOutcome::Retry => totals.retries += one.count,
                     TalliedOutcome::Refusal => totals.refusals += one.count,
                     TalliedOutcome::Disconnect => totals.disconnects += one.count,
+                    TalliedOutcome::Broken => totals.broken += one.count,
                 }
             }
         }
@@ -288,6 +291,7 @@ impl Point {
         completion_tokens: f32::NAN,
         refusals: f32::NAN,
         retries: f32::NAN,
+        broken: f32::NAN,
         in_flight: None,
         queued: None,
         ttft: None,
@@ -307,6 +311,7 @@ impl Point {
             completion_tokens: rate(|totals| totals.completion_tokens),
             refusals: rate(|totals| totals.refusals),
             retries: rate(|totals| totals.retries),
+            broken: rate(|totals| totals.broken),
             in_flight: now.in_flight,
             queued: now.queued,
             ttft,

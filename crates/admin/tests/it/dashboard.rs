@@ -1,7 +1,5 @@
 //! The page at `/`, its files, and the stream that keeps it up to date.
 
-use std::time::Duration;
-
 use admin::PAGES_MAX;
 use serde_json::{Value, json};
 use tokio::{
@@ -10,9 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::setting::{Setting, ask_with, get};
-
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::setting::{DEADLINE, Setting, ask_with, get};
 
 /// An open page.
 struct Page {

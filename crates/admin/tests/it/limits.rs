@@ -1,7 +1,5 @@
 //! Connections: how many, how long, and how they end.
 
-use std::time::Duration;
-
 use admin::CONNECTIONS_MAX;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::setting::{Setting, exchange, get};
+use crate::setting::{DEADLINE, Setting, exchange, get};
 
 #[tokio::test]
 async fn a_request_body_is_ignored() {
@@ -28,7 +26,7 @@ async fn a_head_beyond_the_maximum_is_refused() {
     let setting = Setting::start().await;
     let request =
         format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
-    let refused = timeout(Duration::from_secs(20), async {
+    let refused = timeout(DEADLINE, async {
         let mut stream = TcpStream::connect(setting.admin).await.expect("connect");
         // The server may close before it has read it all.
         let _ = stream.write_all(request.as_bytes()).await;
@@ -55,7 +53,7 @@ async fn connections_beyond_the_maximum_wait_for_a_place() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(20), filled).await.expect("all are accepted");
+    timeout(DEADLINE, filled).await.expect("all are accepted");
 
     let mut waiting = Box::pin(get(setting.health, "/healthz/live"));
     tokio::select! {

@@ -1,12 +1,12 @@
 //! What each path answers.
 
-use std::{collections::BTreeSet, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, sync::atomic::Ordering};
 
 use picker::{Health, monotonic};
 use scheduling::{EndpointId, Reading, Signals};
 use serde_json::{Value, json};
 
-use crate::setting::{Setting, ask, ask_with, get};
+use crate::setting::{DEADLINE, Setting, ask, ask_with, get};
 
 #[tokio::test]
 async fn readiness_is_told_with_its_reason() {
@@ -104,7 +104,7 @@ async fn endpoints_show_what_is_known_and_leave_out_the_rest() {
     let mut pools = get(setting.admin, "/endpoints").await.json();
     let age = pools[0]["endpoints"][0].as_object_mut().expect("an endpoint");
     let age = age.remove("scrape_age_seconds").and_then(|age| age.as_f64()).expect("an age");
-    assert!((0.0..Duration::from_secs(20).as_secs_f64()).contains(&age), "{age}");
+    assert!((0.0..DEADLINE.as_secs_f64()).contains(&age), "{age}");
     let expected = json!([
         {
             "name": "llama", "namespace": "default", "kind": "InferencePool",
@@ -261,6 +261,30 @@ async fn a_drain_is_begun_by_post_and_not_from_another_site() {
     let reply = ask_with(setting.admin, "POST", "/drain", host).await;
     assert_eq!((reply.status, reply.json()), (200, json!({ "draining": true })));
     assert_eq!(drains(), 1);
+    setting.end().await;
+}
+
+#[tokio::test]
+async fn levels_are_shown_and_changed_but_not_from_another_site() {
+    let setting = Setting::start().await;
+    let path = "/logging?proxy=debug&level=info";
+    let foreign = "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n";
+    assert_eq!(ask_with(setting.admin, "POST", path, foreign).await.status, 403);
+    assert_eq!(
+        ask(setting.admin, "DELETE", path).await.header("allow"),
+        Some("GET, HEAD, POST, PUT")
+    );
+    assert_eq!(
+        get(setting.admin, path).await.json(),
+        json!({ "asked": [] }),
+        "reading changes nothing"
+    );
+
+    let asked = json!({ "asked": [["proxy", "debug"], ["level", "info"]] });
+    assert_eq!(ask(setting.admin, "POST", path).await.json(), asked);
+    let reply = ask(setting.admin, "PUT", "/logging?picker=loud").await;
+    assert_eq!((reply.status, &reply.json()["error"]["message"]), (400, &json!("expected info")));
+    assert_eq!(get(setting.admin, "/logging").await.json(), asked);
     setting.end().await;
 }
 

@@ -260,12 +260,19 @@ fn granted(role: &Value) -> BTreeMap<(String, String), BTreeSet<String>> {
 
 /// Those whose conditions are written to them.
 fn has_status(kind: Kind) -> bool {
-    !matches!(kind, Kind::Service | Kind::Pod | Kind::WorkloadEntry | Kind::DestinationRule)
+    !matches!(
+        kind,
+        Kind::Service
+            | Kind::Pod
+            | Kind::WorkloadEntry
+            | Kind::DestinationRule
+            | Kind::ReferenceGrant
+    )
 }
 
 #[test]
 fn the_shipped_permissions_are_those_of_the_kinds_that_are_followed() {
-    let text = fs::read_to_string(repository().join("deploy/kustomize/base/rbac.yaml")).unwrap();
+    let text = fs::read_to_string(repository().join("deploy/kustomize/gateway/rbac.yaml")).unwrap();
     let roles = documents(&text);
     let role = roles.iter().find(|role| role["kind"] == "ClusterRole").unwrap();
     let mut wanted: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use picker::{HostPattern, ListenerSpec};
 
-use super::{World, gateways};
+use super::{FoldOptions, World, gateways};
 use crate::{
     object::{Object, Path, Spec},
     resource::{AllowedFrom, ApiGateway, ApiListener, HttpParent},
-    status::{CONTROLLER_NAME, ListenerStatus, Refused, StatusShape, Verdict},
+    status::{
+        Address, CONTROLLER_NAME, GatewayStatus, ListenerStatus, Refused, StatusShape, Verdict,
+    },
 };
 
 /// The class that is ours without a GatewayClass that says so: files need none.
@@ -17,6 +19,7 @@ const OWN_CLASS: &str = "tokenweir";
 /// The Gateways this proxy serves.
 pub(super) struct ApiGateways<'o> {
     served: BTreeMap<Path, Served<'o>>,
+    options: &'o FoldOptions,
 }
 
 struct Served<'o> {
@@ -47,7 +50,7 @@ pub(super) fn find<'o>(world: &mut World<'o>) -> ApiGateways<'o> {
         verdict.leave_to_others();
         world.verdicts.push(verdict);
     }
-    ApiGateways { served }
+    ApiGateways { served, options: world.options }
 }
 
 /// Every class, and whether it is ours.
@@ -117,7 +120,8 @@ impl<'o> ApiGateways<'o> {
             return refused("NotAllowedByListeners", message);
         }
         let mut met = Vec::new();
-        for listener in allowed.into_iter().filter(|one| one.unserved.is_none()) {
+        let options = self.options;
+        for listener in allowed.into_iter().filter(|one| refused_listener(options, one).is_none()) {
             let any = [HostPattern::Any];
             let hosts = if hosts.is_empty() { &any[..] } else { hosts };
             let before = met.len();
@@ -137,7 +141,8 @@ impl<'o> ApiGateways<'o> {
     pub(super) fn add_listeners(&self, listeners: &mut Vec<ListenerSpec>) {
         for (path, served) in &self.served {
             let name = path.to_string();
-            for one in served.gateway.listeners.iter().filter(|one| one.unserved.is_none()) {
+            let open = |one: &&ApiListener| refused_listener(self.options, one).is_none();
+            for one in served.gateway.listeners.iter().filter(open) {
                 match listeners.iter_mut().find(|spec| spec.port == one.port) {
                     Some(spec) if spec.gateways.contains(&name) => {}
                     Some(spec) => spec.gateways.push(name.clone()),
@@ -152,16 +157,22 @@ impl<'o> ApiGateways<'o> {
 
     /// Writes the verdicts on the Gateways, once it is known which routes are attached.
     pub(super) fn judge(&self, world: &mut World<'o>) {
+        let addresses = published(world);
         for served in self.served.values() {
             let mut verdict = Verdict::new(served.object);
-            let listeners: Vec<ListenerStatus> =
-                served.gateway.listeners.iter().map(|one| served.listener(one)).collect();
+            let listeners: Vec<ListenerStatus> = served
+                .gateway
+                .listeners
+                .iter()
+                .map(|one| served.listener(self.options, one))
+                .collect();
             let ports: BTreeSet<u16> = served
                 .gateway
                 .listeners
                 .iter()
-                .filter(|one| one.unserved.is_none())
-                .map(|one| one.port)
+                .zip(&listeners)
+                .filter(|(_, status)| status.refused.is_none())
+                .map(|(one, _)| one.port)
                 .collect();
             if ports.is_empty() {
                 let message = "it has no listener that can be served".to_owned();
@@ -175,18 +186,38 @@ impl<'o> ApiGateways<'o> {
                     verdict.caution("spec.listeners", refused.message.clone());
                 }
             }
-            verdict.put_into(StatusShape::Listeners(listeners));
+            let addresses = addresses.clone();
+            verdict.put_into(StatusShape::Gateway(GatewayStatus { listeners, addresses }));
             world.verdicts.push(verdict);
         }
     }
 }
 
+/// The addresses of the Service clients come through, if it was named; none while there is none.
+fn published(world: &World<'_>) -> Option<Vec<Address>> {
+    let name = world.options.publish_service.as_ref()?;
+    let services = world.all(|spec| match spec {
+        Spec::Service(service) => Some(service),
+        _ => None,
+    });
+    let found = services.into_iter().find(|(object, _)| object.path() == *name);
+    Some(found.map_or_else(Vec::new, |(_, service)| service.addresses.clone()))
+}
+
+/// Why a listener is not opened.
+fn refused_listener(options: &FoldOptions, listener: &ApiListener) -> Option<Refused> {
+    let ApiListener { name, port, unserved, .. } = listener;
+    if let Some(protocol) = unserved {
+        let message = format!("listener {name}: {protocol} is not served yet, use HTTP");
+        return Some(Refused { reason: "UnsupportedProtocol", message });
+    }
+    let message = format!("listener {name}: {}", options.port_taken(*port)?);
+    Some(Refused { reason: "PortUnavailable", message })
+}
+
 impl Served<'_> {
-    fn listener(&self, listener: &ApiListener) -> ListenerStatus {
-        let refused = listener.unserved.as_ref().map(|protocol| Refused {
-            reason: "UnsupportedProtocol",
-            message: format!("listener {}: {protocol} is not served yet, use HTTP", listener.name),
-        });
+    fn listener(&self, options: &FoldOptions, listener: &ApiListener) -> ListenerStatus {
+        let refused = refused_listener(options, listener);
         let attached = self.attached.get(listener.name.as_str()).map_or(0, BTreeSet::len);
         let attached = u32::try_from(attached).unwrap_or(u32::MAX);
         ListenerStatus { name: listener.name.clone(), attached, refused }

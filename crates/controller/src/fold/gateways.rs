@@ -1,10 +1,13 @@
 //! Which Gateways are ours, and what they listen for.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use picker::{HostPattern, ListenerSpec};
 
-use super::World;
+use super::{FoldOptions, World};
 use crate::{
     object::{Path, Spec},
     resource::{self, ServerHost},
@@ -45,12 +48,25 @@ pub(super) fn find<'o>(world: &mut World<'o>) -> Gateways<'o> {
             verdict.refuse("NoServedServer", "spec.servers", message.clone());
             Found::NotServed(message)
         } else {
-            let mut ports: Vec<u16> = gateway.servers.iter().map(|server| server.port).collect();
-            ports.sort_unstable();
-            ports.dedup();
-            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-            verdict.remark(format!("listens on port {}", ports.join(", ")));
-            Found::Served(gateway)
+            let ports: BTreeSet<u16> = gateway.servers.iter().map(|server| server.port).collect();
+            let (mut open, mut taken) = (Vec::new(), Vec::new());
+            for port in ports {
+                match world.options.port_taken(port) {
+                    None => open.push(port.to_string()),
+                    Some(message) => taken.push(message),
+                }
+            }
+            if open.is_empty() {
+                let message = taken.join("; ");
+                verdict.refuse("PortUnavailable", "spec.servers", message.clone());
+                Found::NotServed(message)
+            } else {
+                verdict.remark(format!("listens on port {}", open.join(", ")));
+                for message in taken {
+                    verdict.caution("spec.servers", message);
+                }
+                Found::Served(gateway)
+            }
         };
         by_path.insert(Path::of(object), found);
         world.verdicts.push(verdict);
@@ -63,11 +79,12 @@ impl<'o> Gateways<'o> {
         self.by_path.get(path)
     }
 
-    pub(super) fn listeners(&self) -> Vec<ListenerSpec> {
+    pub(super) fn listeners(&self, options: &FoldOptions) -> Vec<ListenerSpec> {
         let mut ports: BTreeMap<u16, Vec<String>> = BTreeMap::new();
         for (path, found) in &self.by_path {
             let Found::Served(gateway) = found else { continue };
-            for server in &gateway.servers {
+            let open = |port| options.port_taken(port).is_none();
+            for server in gateway.servers.iter().filter(|server| open(server.port)) {
                 let names = ports.entry(server.port).or_default();
                 let name = path.to_string();
                 if !names.contains(&name) {

@@ -21,7 +21,7 @@ use crate::{
     object::{GATEWAY_API_GROUP, Object, Path, Spec},
     resource::{
         BackendTarget, HttpBackend, HttpMatch, HttpParent, HttpPath, HttpRoute, HttpRule,
-        HttpTarget,
+        HttpTarget, ReferenceGrant,
     },
     status::{RouteParent, StatusShape, Verdict},
 };
@@ -32,6 +32,10 @@ pub(super) fn fold<'o>(
     pools: &mut Pools<'o>,
     routes: &mut Routes,
 ) {
+    let grants = world.all(|spec| match spec {
+        Spec::ReferenceGrant(grant) => Some(grant),
+        _ => None,
+    });
     for (object, route) in world.all(|spec| match spec {
         Spec::HttpRoute(route) => Some(route),
         _ => None,
@@ -43,10 +47,11 @@ pub(super) fn fold<'o>(
             let message = "none of its parents is a Gateway that is served here".to_owned();
             verdict.refuse("NoMatchingParent", "spec.parentRefs", message);
             verdict.leave_to_others();
+            verdict.put_into(StatusShape::RouteParents(Vec::new()));
             world.verdicts.push(verdict);
             continue;
         }
-        let rules = resolve(world, &mut verdict, route, pools);
+        let rules = resolve(world, &mut verdict, route, pools, &grants);
         let met = attach(&mut verdict, route, gateways, &ours);
         if verdict.is_accepted() {
             add(routes, object, &rules, met);
@@ -107,17 +112,35 @@ fn resolve<'o>(
     verdict: &mut Verdict<'o>,
     route: &'o HttpRoute,
     pools: &mut Pools<'o>,
+    grants: &Grants<'o>,
 ) -> Vec<Resolved<'o>> {
     let mut rules = Vec::new();
     for rule in &route.rules {
         let weighted = rule.backends.iter().map(|backend| WeightedPool {
-            pool: find(world, verdict, backend, pools),
+            pool: find(world, verdict, backend, pools, grants),
             weight: backend.weight,
         });
-        let weighted = weighted.collect();
+        let mut weighted: Vec<WeightedPool> = weighted.collect();
+        if rule.filtered {
+            weighted = vec![WeightedPool { pool: refuse_filtered(verdict, "rule"), weight: 1 }];
+        }
         rules.push(Resolved { rule, pools: weighted });
     }
     rules
+}
+
+/// Every grant, and whose it is.
+type Grants<'o> = [(&'o Object, &'o ReferenceGrant)];
+
+/// Whether HTTPRoutes of that namespace may refer to what is in another.
+fn is_granted(grants: &Grants<'_>, from: &str, target: &BackendTarget, path: &Path) -> bool {
+    let pool = matches!(target, BackendTarget::Pool(_));
+    grants.iter().filter(|(object, _)| object.namespace == path.namespace).any(|(_, grant)| {
+        let names = |name: &String| **name == *path.name;
+        let mut to = grant.to.iter().filter(|to| to.pool == pool);
+        grant.from.iter().any(|namespace| namespace == from)
+            && to.any(|to| to.name.as_ref().is_none_or(names))
+    })
 }
 
 const BACKENDS: &str = "spec.rules";
@@ -127,7 +150,11 @@ fn find<'o>(
     verdict: &mut Verdict<'o>,
     backend: &'o HttpBackend,
     pools: &mut Pools<'o>,
+    grants: &Grants<'o>,
 ) -> PoolKey {
+    if backend.filtered {
+        return refuse_filtered(verdict, "backend");
+    }
     let own = &verdict.object.namespace;
     let target = match &backend.target {
         HttpTarget::Known(target) => target,
@@ -140,8 +167,10 @@ fn find<'o>(
     let (BackendTarget::Pool(path) | BackendTarget::Service(path, _)) = target else {
         return pools::outside(own, "outside");
     };
-    if path.namespace != *own {
-        let message = format!("{path} is in another namespace, and ReferenceGrants are not read");
+    if path.namespace != *own && !is_granted(grants, own, target, path) {
+        let message = format!(
+            "{path} is in another namespace, and no ReferenceGrant there is for HTTPRoutes of {own}"
+        );
         verdict.unresolved("RefNotPermitted", BACKENDS, message);
         return pools::outside(own, &path.to_string());
     }
@@ -157,8 +186,19 @@ fn find<'o>(
         verdict.unresolved(DISABLED, BACKENDS, message);
     } else if !pools.contains(&key) {
         verdict.unresolved("BackendNotFound", BACKENDS, format!("there is no {key}"));
+    } else if !pools.is_of_group(&key, &backend.group) {
+        let message = format!("{key} is served, but not the one of group {}", backend.group);
+        verdict.unresolved("BackendNotFound", BACKENDS, message);
+        return pools::outside(own, &path.to_string());
     }
     key
+}
+
+/// What is to be done to requests is not left out: they go nowhere.
+fn refuse_filtered(verdict: &mut Verdict<'_>, what: &str) -> PoolKey {
+    let message = format!("a {what} has filters, which are not applied: its requests are refused");
+    verdict.unresolved("UnsupportedValue", BACKENDS, message);
+    pools::outside(&verdict.object.namespace, "filters")
 }
 
 fn add(routes: &mut Routes, object: &Object, rules: &[Resolved<'_>], met: Met) {

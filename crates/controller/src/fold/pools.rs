@@ -1,12 +1,9 @@
 //! Pools, and the endpoints of each.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use picker::{AppProtocol, EndpointSpec, PoolKey, PoolKind, PoolSpec};
-use scheduling::{EndpointId, Policy};
+use scheduling::Policy;
 
 use super::{
     DISABLED, DISABLED_MESSAGE, World,
@@ -34,7 +31,7 @@ pub(super) struct Missing {
     pub(super) message: String,
 }
 
-pub(super) fn find<'o>(world: &mut World<'o>) -> Pools<'o> {
+pub(super) fn find<'o>(world: &mut World<'o>, workloads: Workloads<'o>) -> Pools<'o> {
     let services = world.all(|spec| match spec {
         Spec::Service(service) => Some(service),
         _ => None,
@@ -45,7 +42,7 @@ pub(super) fn find<'o>(world: &mut World<'o>) -> Pools<'o> {
             .into_iter()
             .map(|(object, service)| (Path::of(object), (object, service)))
             .collect(),
-        workloads: Workloads::of(&world.objects),
+        workloads,
         specs: BTreeMap::new(),
     };
     for (object, pool) in world.all(|spec| match spec {
@@ -77,11 +74,9 @@ pub(super) fn judge<'o>(world: &mut World<'o>, pools: &Pools<'o>, routes: &Route
             _ => {
                 let count = pools.specs.get(&key).map_or(0, |spec| spec.endpoints.len());
                 let endpoints = if count == 1 { "endpoint" } else { "endpoints" };
+                // Pods come and go: a status that told of them would be written each time.
                 if !world.options.kubernetes {
                     verdict.remark(format!("{count} {endpoints}"));
-                } else if count == 0 {
-                    // Scaled to zero, it may be: no fault of the object.
-                    verdict.remark(NO_READY_POD.to_owned());
                 }
                 verdict.remark(used_by(routes.uses.routes(&key)));
                 if count == 0 && !world.options.kubernetes {
@@ -96,8 +91,6 @@ pub(super) fn judge<'o>(world: &mut World<'o>, pools: &Pools<'o>, routes: &Route
         world.verdicts.push(verdict);
     }
 }
-
-const NO_READY_POD: &str = "no Pod that is ready has the labels of its selector";
 
 /// Names the routes that send requests here, or the first of them.
 fn used_by<'r>(routes: impl Iterator<Item = &'r str>) -> String {
@@ -123,6 +116,11 @@ impl<'o> Pools<'o> {
 
     pub(super) fn contains(&self, key: &PoolKey) -> bool {
         self.specs.contains_key(key)
+    }
+
+    /// Whether the InferencePool that is served under the name is of that group.
+    pub(super) fn is_of_group(&self, key: &PoolKey, group: &str) -> bool {
+        self.inference.get(key).is_some_and(|object| object.group == group)
     }
 
     pub(super) fn get_mut(&mut self, key: &PoolKey) -> Option<&mut PoolSpec> {
@@ -208,7 +206,7 @@ impl<'o> Pools<'o> {
             if endpoints.is_empty() {
                 let namespace = &object.namespace;
                 let message = if world.options.kubernetes {
-                    NO_READY_POD.to_owned()
+                    "no Pod that is ready has the labels of its selector".to_owned()
                 } else {
                     format!(
                         "no WorkloadEntry in namespace {namespace} has the labels of its selector"
@@ -232,28 +230,33 @@ impl<'o> Pools<'o> {
         protocol: AppProtocol,
         ports: impl Fn(&Workload<'_>) -> P,
     ) -> Vec<EndpointSpec> {
-        let mut endpoints: Vec<EndpointSpec> = Vec::new();
-        let mut workload_of: HashMap<EndpointId, &Object> = HashMap::new();
+        let mut found: Vec<(EndpointSpec, &Object)> = Vec::new();
         for (object, workload) in self.workloads.selected(&pool.namespace, selector) {
-            for port in ports(workload).into_iter().collect::<BTreeSet<u16>>() {
-                let id = endpoint_id(workload.address(), port);
-                if let Some(first) = workload_of.get(&id) {
-                    let message = format!("{first} is {id} already in {pool}; counted once");
-                    world.warn(object, "spec.address", message);
-                    continue;
-                }
-                workload_of.insert(id.clone(), object);
-                endpoints.push(EndpointSpec {
-                    id,
+            let mut ports: Vec<u16> = ports(workload).into_iter().collect();
+            ports.sort_unstable();
+            ports.dedup();
+            found.extend(ports.into_iter().map(|port| {
+                let endpoint = EndpointSpec {
+                    id: endpoint_id(workload.address(), port),
                     workload: Arc::clone(&object.name),
                     host: workload.address().into(),
                     port,
                     protocol,
-                });
-            }
+                };
+                (endpoint, *object)
+            }));
         }
-        endpoints.sort_by(|a, b| a.id.cmp(&b.id));
-        endpoints
+        // The oldest of those with one id stays the first of them.
+        found.sort_by(|a, b| a.0.id.cmp(&b.0.id));
+        found.dedup_by(|(later, object), (endpoint, first)| {
+            let same = later.id == endpoint.id;
+            if same {
+                let message = format!("{first} is {} already in {pool}; counted once", later.id);
+                world.warn(object, "spec.address", message);
+            }
+            same
+        });
+        found.into_iter().map(|(endpoint, _)| endpoint).collect()
     }
 }
 

@@ -110,7 +110,7 @@ impl Uses {
             StatusShape::Parent(parents) | StatusShape::Parents(parents) => parents.extend(named),
             StatusShape::Flat
             | StatusShape::Ancestors(_)
-            | StatusShape::Listeners(_)
+            | StatusShape::Gateway(_)
             | StatusShape::RouteParents(_) => {}
         }
     }
@@ -233,6 +233,8 @@ fn attach<'g, 'o>(
             .to_owned();
         objections.push(("NoGateways", message));
     }
+    // That one is there but not for us says more than that others are not there.
+    objections.sort_by_key(|(reason, _)| *reason == "GatewayNotFound");
     for (reason, message) in objections {
         verdict.refuse(reason, FIELD, message);
     }

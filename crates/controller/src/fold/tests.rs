@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{FoldOptions, Folded, fold};
 use crate::{
-    Object, Severity, read_text,
+    Kind, Object, Severity, caution, read_text,
     table::{Case, cases},
 };
 
@@ -126,8 +126,13 @@ fn rule(rule: &RouteRule) -> String {
     [line].into_iter().chain(pools).chain(timeout).collect::<Vec<_>>().join(" ")
 }
 
+/// With metrics at 15090.
+fn options() -> FoldOptions {
+    FoldOptions { own_ports: [(15090, "its metrics")].into(), ..FoldOptions::default() }
+}
+
 fn check(case: &Case) {
-    let folded = fold(&objects(&case.text), &FoldOptions::default());
+    let folded = fold(&objects(&case.text), &options());
     assert_eq!(told(&folded), case.expected, "{}\n{}", case.title, told(&folded).join("\n#> "));
 }
 
@@ -160,12 +165,14 @@ fn every_reason_is_in_the_table() {
         "PoolNameInUse",
         "PoolNotFound",
         "PortNotFound",
+        "PortUnavailable",
         "RefNotPermitted",
         "SelectorMatchesNothing",
         "SelectorMismatch",
         "ServiceNotFound",
         "TargetNotFound",
         "UnsupportedBackend",
+        "UnsupportedValue",
     ];
     let mut found: Vec<&str> = cases(FOLDS)
         .iter()
@@ -198,10 +205,47 @@ fn labels_and_default_policy_come_from_the_options() {
     let options = FoldOptions {
         labels: [("a".to_owned(), "b".to_owned())].into(),
         default_policy: scheduling::Policy::Random,
-        kubernetes: false,
+        ..FoldOptions::default()
     };
     let folded = fold(&objects(&format!("{text}\n---\n{pool}")), &options);
     assert_eq!(desired(&folded.desired), ["listen 1 for default/g", "pool default/p random"]);
+}
+
+#[test]
+fn a_listener_that_cannot_be_opened_says_so_itself() {
+    let text = "
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: api}, spec: {gatewayClassName: tokenweir, \
+    listeners: [{name: web, port: 81, protocol: HTTP}, {name: taken, port: 15090, protocol: HTTP}]}}
+";
+    let folded = fold(&objects(text), &options());
+    let status = folded.statuses[0].status_json();
+    let state = |kind: &str| {
+        let conditions = status["listeners"][1]["conditions"].as_array().unwrap();
+        let condition = conditions.iter().find(|condition| condition["type"] == kind).unwrap();
+        ["status", "reason"].map(|key| condition[key].as_str().unwrap().to_owned())
+    };
+    assert_eq!(state("Accepted"), ["False", "PortUnavailable"]);
+    assert_eq!(state("Programmed")[0], "False");
+}
+
+#[test]
+fn what_is_not_obeyed_is_said_at_the_object() {
+    let text = "
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r}, spec: {\
+    parentRefs: [{name: g}], rules: [{matches: [{method: GET}], retry: {}}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: g}, spec: {gatewayClassName: tokenweir, \
+    listeners: [{name: web, port: 81, protocol: HTTP}]}}
+";
+    let manifests = read_text("x.yaml", text);
+    let mut folded = fold(&manifests.objects, &FoldOptions::default());
+    caution(&mut folded.statuses, &manifests.problems);
+    let route = folded.statuses.iter().find(|status| status.kind == Kind::HTTPRoute).unwrap();
+    let message = &route.condition("Accepted").unwrap().message;
+    assert!(message.contains("spec.rules[0].matches[0].method: not evaluated"), "{message}");
+    assert!(message.contains("spec.rules[0].retry: known, but not honoured yet"), "{message}");
+    let gateway = folded.statuses.iter().find(|status| status.kind == Kind::Gateway).unwrap();
+    assert_eq!(gateway.condition("Accepted").unwrap().message, "listens on port 81");
 }
 
 #[test]

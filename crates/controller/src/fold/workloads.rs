@@ -1,6 +1,9 @@
 //! What endpoints are made of: WorkloadEntries, and Pods that are ready.
 
-use std::{collections::HashMap, net::Ipv6Addr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::Ipv6Addr,
+};
 
 use scheduling::EndpointId;
 
@@ -15,17 +18,21 @@ pub(super) enum Workload<'o> {
     Pod(&'o Pod, &'o str),
 }
 
-/// Every workload, oldest first, and where each label is.
+/// Every workload, oldest first, and where each label is that a selector asks for.
 #[derive(Default)]
 pub(super) struct Workloads<'o> {
     all: Vec<(&'o Object, Workload<'o>)>,
+    /// The keys selectors ask for: a Pod has many more labels.
+    keys: BTreeSet<&'o str>,
     /// By namespace, key and value: there may be thousands of Pods and hundreds of selectors.
     labelled: HashMap<(&'o str, &'o str, &'o str), Vec<usize>>,
 }
 
 impl<'o> Workloads<'o> {
     pub(super) fn of(objects: &[&'o Object]) -> Self {
-        let mut workloads = Self::default();
+        let selectors = objects.iter().filter_map(|object| object.spec.selector());
+        let keys = selectors.flat_map(Selector::keys).map(String::as_str).collect();
+        let mut workloads = Self { keys, ..Self::default() };
         for object in objects {
             let workload = match &object.spec {
                 Spec::WorkloadEntry(entry) => Workload::Entry(entry),
@@ -50,8 +57,10 @@ impl<'o> Workloads<'o> {
         let further = further.into_iter().flatten();
         let further = further.filter(|(key, _)| !object.labels.contains_key(*key));
         for (key, value) in own.chain(further) {
-            let label = (&*object.namespace, key.as_str(), value.as_str());
-            self.labelled.entry(label).or_default().push(place);
+            if self.keys.contains(key.as_str()) {
+                let label = (&*object.namespace, key.as_str(), value.as_str());
+                self.labelled.entry(label).or_default().push(place);
+            }
         }
         self.all.push((object, workload));
     }
@@ -135,7 +144,7 @@ impl Workload<'_> {
 
 /// `host:port`, an IPv6 address in brackets.
 pub(crate) fn endpoint_id(host: &str, port: u16) -> EndpointId {
-    if host.parse::<Ipv6Addr>().is_ok() {
+    if host.contains(':') && host.parse::<Ipv6Addr>().is_ok() {
         return EndpointId::new(format!("[{host}]:{port}"));
     }
     EndpointId::new(format!("{host}:{port}"))

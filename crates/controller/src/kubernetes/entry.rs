@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use crate::{
     fields::Report,
     manifest,
-    object::{ISTIO_GROUP, Kind, Object, POOL_GROUP, Path, Spec},
+    object::{GATEWAY_API_GROUP, ISTIO_GROUP, Kind, Object, POOL_GROUP, Path, Spec},
     problem::{Place, Problem, Severity},
     resource::{self, Pod},
-    status::{Condition, ConditionStatus, ObjectStatus, StatusShape, TargetRef},
+    status::{Condition, ConditionStatus, ObjectStatus, RouteParent, StatusShape, TargetRef},
     yaml::{Entry as Pair, Node, Value as NodeValue},
 };
 
@@ -61,16 +61,26 @@ pub(super) struct Entry {
     pub(super) status: Value,
     pub(super) read: Read,
     pub(super) problems: Vec<Problem>,
+    /// Whether it means anything here; of Pods, those that can be selected.
+    pub(super) counts: bool,
 }
 
 /// What reading an object came to.
 #[derive(Debug)]
 pub(super) enum Read {
     Object(Arc<Object>),
-    /// It cannot be used; this says why.
-    Unreadable(Box<ObjectStatus>),
+    Unreadable(Box<Unreadable>),
     /// It means nothing to the gateway.
     Ignored,
+}
+
+/// An object that cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Unreadable {
+    /// Says why. Of an HTTPRoute it has every parent that is a Gateway.
+    pub(super) status: ObjectStatus,
+    /// The Gateways a route names, as far as it could be read.
+    pub(super) gateways: Vec<Path>,
 }
 
 impl Entry {
@@ -79,6 +89,9 @@ impl Entry {
         match (&self.read, &other.read) {
             (Read::Object(a), Read::Object(b)) => match (&a.spec, &b.spec) {
                 (Spec::Pod(pod), Spec::Pod(other)) => pod == other && a.labels == b.labels,
+                (Spec::Service(service), Spec::Service(other)) => {
+                    a.manifest == b.manifest && service.addresses == other.addresses
+                }
                 _ => a.generation == b.generation && a.manifest == b.manifest,
             },
             (Read::Unreadable(a), Read::Unreadable(b)) => a == b,
@@ -218,6 +231,7 @@ impl Sent for WatchedPod {
             status: Value::Null,
             read: Read::Object(Arc::new(object)),
             problems: Vec::new(),
+            counts: true,
         }
     }
 }
@@ -249,17 +263,40 @@ impl Sent for DynamicObject {
         let problems = report.into_problems();
         let read = match object {
             Some(object) if usable => {
-                let object = Object { created, generation, place: place(&path), ..object };
+                let mut object = Object { created, generation, place: place(&path), ..object };
+                if let Spec::Service(service) = &mut object.spec {
+                    service.addresses = resource::addresses(&whole["spec"], &status);
+                }
                 Read::Object(Arc::new(object))
             }
             None if usable => Read::Ignored,
-            _ => {
+            read => {
                 let foreign = is_foreign(source, &whole, labels);
                 let status = unreadable(source, &path, generation, &whole, &problems);
-                Read::Unreadable(Box::new(ObjectStatus { foreign, ..status }))
+                let status = ObjectStatus { foreign, ..status };
+                let spec = read.map(|object| object.spec);
+                Read::Unreadable(Box::new(Unreadable::new(status, spec.as_ref())))
             }
         };
-        Entry { resource_version, generation, status, read, problems }
+        Entry { resource_version, generation, status, read, problems, counts: true }
+    }
+}
+
+impl Unreadable {
+    fn new(mut status: ObjectStatus, spec: Option<&Spec>) -> Self {
+        let gateways = match spec {
+            Some(Spec::HttpRoute(route)) => {
+                let parents = route.parents.iter().map(|parent| RouteParent {
+                    reference: parent.reference.clone(),
+                    refused: None,
+                });
+                status.shape = StatusShape::RouteParents(parents.collect());
+                route.parents.iter().map(|parent| parent.gateway.clone()).collect()
+            }
+            Some(Spec::Route(route)) => route.gateways.clone(),
+            _ => Vec::new(),
+        };
+        Self { status, gateways }
     }
 }
 
@@ -313,14 +350,29 @@ fn unreadable(
     const ERRORS_MAX: usize = 8;
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
     let errors: Vec<String> = errors.take(ERRORS_MAX).map(Problem::without_place).collect();
-    let condition = Condition {
-        name: "Accepted",
-        status: ConditionStatus::False,
-        reason: "Invalid",
-        message: errors.join("; "),
+    // The Gateway API has a word of its own for its routes.
+    let reason = if source.kind == Kind::HTTPRoute { "UnsupportedValue" } else { "Invalid" };
+    let condition = |name, status, message| Condition {
+        name,
+        status,
+        reason,
+        message,
         observed_generation: generation,
         last_transition: None,
     };
+    let why = errors.join("; ");
+    let mut conditions = vec![condition("Accepted", ConditionStatus::False, why.clone())];
+    // Whatever was said of it before is no longer so.
+    match (source.kind, source.group) {
+        (Kind::GatewayClass, _) => {}
+        (Kind::Gateway, GATEWAY_API_GROUP) => {
+            conditions.push(condition("Programmed", ConditionStatus::False, why));
+        }
+        _ => {
+            let message = "the object cannot be read".to_owned();
+            conditions.push(condition("ResolvedRefs", ConditionStatus::Unknown, message));
+        }
+    }
     let shape = match (source.kind, source.version) {
         (Kind::InferencePool, "v1") => StatusShape::Parents(Vec::new()),
         (Kind::InferencePool, "v1alpha2") => StatusShape::Parent(Vec::new()),
@@ -339,7 +391,7 @@ fn unreadable(
         namespace: Arc::clone(&path.namespace),
         name: Arc::clone(&path.name),
         generation,
-        conditions: vec![condition],
+        conditions,
         shape,
         foreign: false,
     }
@@ -359,6 +411,7 @@ fn is_foreign(source: Source, whole: &Value, labels: &Labels) -> bool {
         Kind::GatewayClass
         | Kind::Gateway
         | Kind::HTTPRoute
+        | Kind::ReferenceGrant
         | Kind::VirtualService
         | Kind::DestinationRule
         | Kind::WorkloadEntry

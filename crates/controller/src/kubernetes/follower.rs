@@ -17,6 +17,7 @@ use super::{
     backoff::{Backoff, RetryAfter},
     entry::{Entries, Sent, Source, WatchedPod},
     store::{OBJECTS_MAX, Store},
+    troubles::Reason,
 };
 use crate::object::Kind;
 
@@ -135,7 +136,7 @@ impl Follower {
             self.store.server_well();
             if left_out {
                 let message = format!("more than {OBJECTS_MAX} objects; the rest is left out");
-                self.store.source_trouble(source, &message);
+                self.store.source_trouble(source, Reason::TooMany, &message);
             } else {
                 self.store.source_well(source);
             }
@@ -155,6 +156,8 @@ impl Follower {
         K: Sent + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let params = WatchParams::default().timeout(WATCH_SECONDS);
+        // A watch that began well may say only later that something is wrong, each time.
+        let mut doubted = false;
         loop {
             let began = tokio::time::Instant::now();
             let stream = timeout(ANSWER_MAX, api.watch(&params, &resource_version)).await;
@@ -170,7 +173,9 @@ impl Follower {
                 },
             };
             self.store.server_well();
-            self.store.source_well(source);
+            if !doubted {
+                self.store.source_well(source);
+            }
             loop {
                 let event = match timeout(SILENCE_MAX, stream.next()).await {
                     Ok(Some(Ok(event))) => event,
@@ -186,7 +191,11 @@ impl Follower {
                         break;
                     }
                 };
-                backoff.reset();
+                doubted = matches!(event, WatchEvent::Error(_));
+                if !doubted {
+                    self.store.source_well(source);
+                    backoff.reset();
+                }
                 match event {
                     WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                         resource_version = version_of(&object, resource_version);
@@ -221,14 +230,17 @@ impl Follower {
     fn failed(&self, source: Source, error: &kube::Error) -> Ended {
         match error {
             kube::Error::Api(status) if status.code == 404 => return Ended::Gone,
-            kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
+            // Whatever it says, it is there: this kind's trouble alone.
+            kube::Error::Api(status) => {
                 self.store.server_well();
-                self.store.source_trouble(source, &status.message);
-                self.store.give_up_waiting(source);
+                self.store.source_trouble(source, Reason::Answer(status.code), &told(error));
+                if matches!(status.code, 401 | 403) {
+                    self.store.give_up_waiting(source);
+                }
             }
             // A page that does not read: this kind's trouble alone.
             kube::Error::SerdeError(error) => {
-                self.store.source_trouble(source, &error.to_string());
+                self.store.source_trouble(source, Reason::Unreadable, &error.to_string());
             }
             error => self.store.server_trouble(&told(error)),
         }

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{follower::told, store::Store};
+use super::{follower::told, store::Store, troubles::Reason};
 
 /// How long a lease lasts without being renewed.
 const DURATION: Duration = Duration::from_secs(15);
@@ -68,7 +68,7 @@ impl Lease {
                 Ok(Ok(holds)) => {
                     renewed = asked;
                     self.set(holds);
-                    self.store.writing_well();
+                    self.store.lease_well(&self.name);
                 }
                 Ok(Err(error)) => self.trouble(&error, renewed),
                 Err(_) => {
@@ -111,8 +111,10 @@ impl Lease {
 
     fn trouble(&self, error: &kube::Error, renewed: Instant) {
         match error {
-            kube::Error::Api(status) if (400..500).contains(&status.code) => {
-                self.store.writing_trouble(&format!("lease {}: {}", self.name, told(error)));
+            kube::Error::Api(status) => {
+                self.store.server_well();
+                let reason = Reason::Answer(status.code);
+                self.store.lease_trouble(&self.name, reason, &told(error));
             }
             error => self.store.server_trouble(&told(error)),
         }

@@ -7,13 +7,16 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use super::claims::Domain;
 use crate::{
-    object::GATEWAY_API_GROUP,
-    status::{CONTROLLER_NAME, ObjectStatus},
+    object::{GATEWAY_API_GROUP, Path},
+    status::{CONTROLLER_NAME, ObjectStatus, StatusShape},
 };
 
-/// How many entries the lists of a status may hold, in the narrowest of their definitions.
-const ENTRIES_MAX: usize = 16;
+/// How many entries `parents[]` and `parent[]` may hold, by their definitions.
+const PARENTS_MAX: usize = 32;
+/// And `ancestors[]`.
+const ANCESTORS_MAX: usize = 16;
 
 /// Entries this process has written, as `Reference`s: in versions whose entries name no controller
 /// they are known by nothing else.
@@ -28,6 +31,7 @@ pub(super) fn patch(
     standing: &Value,
     wanted: &ObjectStatus,
     written: &Written,
+    domain: &Domain,
     now: &str,
 ) -> Option<Value> {
     let Value::Object(fields) = wanted.status_json() else { return None };
@@ -38,13 +42,20 @@ pub(super) fn patch(
         let after = match key.as_str() {
             "conditions" => conditions(before, ours, now),
             "listeners" => listeners(before, ours, now),
-            _ => entries(&key, before, ours, &wanted.namespace, written, now),
+            "addresses" => ours.to_vec(),
+            _ => Entries { key: &key, own_namespace: &wanted.namespace, written, domain }
+                .replaced(before, ours, now),
         };
         if after != before {
             changed.insert(key, after.into());
         }
     }
-    (!changed.is_empty()).then_some(Value::Object(changed))
+    // Upstream's definitions of v1alpha2 drop them: they are sent along, and never by themselves as
+    // long as they are not there.
+    let dropped =
+        matches!(wanted.shape, StatusShape::Parent(_)) && standing["conditions"].is_null();
+    let worth = changed.keys().any(|key| key != "conditions" || !dropped);
+    worth.then_some(Value::Object(changed))
 }
 
 /// What the entries of this status are about.
@@ -82,51 +93,70 @@ impl Reference {
         ])
     }
 
+    pub(super) fn namespace(&self) -> &str {
+        &self.0[2]
+    }
+
+    /// Group and path, if it is a Gateway.
+    pub(super) fn gateway(&self) -> Option<(&str, Path)> {
+        let [group, kind, namespace, name, ..] = &self.0;
+        (kind == "Gateway").then(|| (&**group, Path::new(&**namespace, &**name)))
+    }
+
     /// What v1alpha2's definition puts there until a controller comes.
     fn is_placeholder(&self) -> bool {
         self.0[1] == "Status" && self.0[3] == "default"
     }
 }
 
-/// Our entries replaced, the others untouched.
-fn entries(
-    key: &str,
-    before: &[Value],
-    ours: &[Value],
-    namespace: &str,
-    written: &Written,
-    now: &str,
-) -> Vec<Value> {
-    let reference = |entry: &Value| Reference::of(key, entry, namespace);
-    let wanted: Vec<(Reference, &Value)> =
-        ours.iter().map(|entry| (reference(entry), entry)).collect();
-    let is_wanted = |about: &Reference| wanted.iter().any(|(wanted, _)| wanted == about);
-    let is_ours = |entry: &Value| {
+/// A list of entries, each some controller's.
+struct Entries<'a> {
+    key: &'a str,
+    own_namespace: &'a str,
+    written: &'a Written,
+    domain: &'a Domain,
+}
+
+impl Entries<'_> {
+    /// Our entries replaced, the others untouched.
+    fn replaced(&self, before: &[Value], ours: &[Value], now: &str) -> Vec<Value> {
+        let wanted: Vec<(Reference, &Value)> =
+            ours.iter().map(|entry| (self.reference(entry), entry)).collect();
+        let mut after = Vec::new();
+        let mut told = BTreeSet::new();
+        for entry in before {
+            let about = self.reference(entry);
+            let found = wanted.iter().find(|(wanted, _)| *wanted == about);
+            if !self.is_ours(entry, &about, found.is_some()) {
+                after.push(entry.clone());
+                continue;
+            }
+            if let Some((_, ours)) = found.filter(|_| told.insert(about)) {
+                after.push(merged(entry, ours, now));
+            }
+        }
+        let max = if self.key == "ancestors" { ANCESTORS_MAX } else { PARENTS_MAX };
+        for (about, entry) in &wanted {
+            if !told.contains(about) && after.len() < max {
+                after.push(merged(&json!({}), entry, now));
+            }
+        }
+        after
+    }
+
+    fn reference(&self, entry: &Value) -> Reference {
+        Reference::of(self.key, entry, self.own_namespace)
+    }
+
+    fn is_ours(&self, entry: &Value, about: &Reference, wanted: bool) -> bool {
         if let Some(name) = entry["controllerName"].as_str() {
-            return name == CONTROLLER_NAME;
+            return name == CONTROLLER_NAME && self.domain.sees(about);
         }
-        let about = reference(entry);
-        is_wanted(&about) || about.is_placeholder() || written.contains(&about)
-    };
-    let mut after = Vec::new();
-    let mut told = BTreeSet::new();
-    for entry in before {
-        let about = reference(entry);
-        if !is_ours(entry) {
-            after.push(entry.clone());
-            continue;
-        }
-        let found = wanted.iter().find(|(wanted, _)| *wanted == about);
-        if let Some((_, ours)) = found.filter(|_| told.insert(about)) {
-            after.push(merged(entry, ours, now));
-        }
+        wanted
+            || about.is_placeholder()
+            || self.written.contains(about)
+            || self.domain.serves(about)
     }
-    for (about, entry) in &wanted {
-        if !told.contains(about) && after.len() < ENTRIES_MAX {
-            after.push(merged(&json!({}), entry, now));
-        }
-    }
-    after
 }
 
 /// An entry of ours, brought up to date.

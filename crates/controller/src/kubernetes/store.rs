@@ -6,11 +6,14 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
-use super::entry::{Entries, Entry, Read, Source};
+use super::{
+    entry::{Entries, Entry, Read, Source, Unreadable},
+    selectors::Selectors,
+    troubles::{Reason, Troubles, Unwritten},
+};
 use crate::{
     object::{Kind, Object, Path},
     problem::Problem,
-    status::ObjectStatus,
 };
 
 /// How many objects of one kind are kept; the memory of 100,000 Pods is about 100 MB.
@@ -34,9 +37,14 @@ struct Inner {
     stage: Stage,
     holds_lease: bool,
     sources: BTreeMap<SourceKey, Known>,
+    /// Which Pods can be selected, as of the latest fold; nothing once that may have changed.
+    selectors: Option<Selectors>,
     /// Why the API server cannot be heard at all.
     server_trouble: Option<String>,
-    lease_trouble: Option<String>,
+    /// Which kinds are served.
+    discovery: Troubles,
+    lease: Troubles,
+    unwritten: Unwritten,
 }
 
 /// How far the start has come.
@@ -60,7 +68,7 @@ struct Known {
     /// The first list is here, or was refused.
     answered: bool,
     entries: Entries,
-    trouble: Option<String>,
+    troubles: Troubles,
 }
 
 /// What the objects are at one moment.
@@ -69,8 +77,8 @@ pub struct Watched {
     pub objects: Vec<Arc<Object>>,
     /// Found while the objects were read.
     pub problems: Vec<Problem>,
-    /// Of objects that cannot be used.
-    pub unreadable: Vec<ObjectStatus>,
+    /// Objects that cannot be used.
+    pub(super) unreadable: Vec<Unreadable>,
 }
 
 /// An object's status as it stands in the API server.
@@ -107,12 +115,15 @@ impl Store {
             stays
         });
         let lost = inner.sources.len() < before;
+        if lost {
+            inner.selectors = None;
+        }
         for source in sources {
             let known = inner.sources.entry((source.kind, source.group)).or_insert_with(|| Known {
                 source: *source,
                 answered: false,
                 entries: Entries::new(),
-                trouble: None,
+                troubles: Troubles::default(),
             });
             known.source = *source;
         }
@@ -134,19 +145,25 @@ impl Store {
         if same {
             // Keeps what others hold as well.
             for (entry, kept) in entries.values_mut().zip(std::mem::take(&mut known.entries)) {
-                entry.read = kept.1.read;
+                (entry.read, entry.counts) = (kept.1.read, kept.1.counts);
             }
         }
         known.entries = entries;
         known.answered = true;
+        if !same {
+            inner.selectors = None;
+        }
         drop(inner);
         self.tell(!same);
     }
 
     pub(super) fn apply(&self, source: Source, path: Path, mut entry: Entry) {
         let mut inner = self.inner.lock();
-        let Some(known) = inner.sources.get_mut(&(source.kind, source.group)) else { return };
+        let Inner { sources, selectors, .. } = &mut *inner;
+        let Some(known) = sources.get_mut(&(source.kind, source.group)) else { return };
         let full = known.entries.len() >= OBJECTS_MAX;
+        entry.counts = counts(selectors.as_ref(), &entry.read);
+        let mut news = entry.counts;
         let same = match known.entries.get_mut(&path) {
             Some(kept) if kept.means_the_same(&entry) => {
                 std::mem::swap(&mut entry.read, &mut kept.read);
@@ -154,13 +171,14 @@ impl Store {
                 true
             }
             Some(kept) => {
+                news |= kept.counts;
                 *kept = entry;
                 false
             }
             None if full => {
                 drop(inner);
                 let message = format!("more than {OBJECTS_MAX} objects; the rest is left out");
-                self.source_trouble(source, &message);
+                self.source_trouble(source, Reason::TooMany, &message);
                 return;
             }
             None => {
@@ -168,16 +186,24 @@ impl Store {
                 false
             }
         };
+        if !same && is_selecting(source.kind) {
+            *selectors = None;
+        }
         drop(inner);
-        self.tell(!same);
+        if news {
+            self.tell(!same);
+        }
     }
 
     pub(super) fn delete(&self, source: Source, path: &Path) {
         let mut inner = self.inner.lock();
         let known = inner.sources.get_mut(&(source.kind, source.group));
-        let gone = known.is_some_and(|known| known.entries.remove(path).is_some());
+        let gone = known.and_then(|known| known.entries.remove(path));
+        if gone.is_some() && is_selecting(source.kind) {
+            inner.selectors = None;
+        }
         drop(inner);
-        if gone {
+        if gone.is_some_and(|gone| gone.counts) {
             self.tell(true);
         }
     }
@@ -190,7 +216,7 @@ impl Store {
         }
     }
 
-    /// Every object, once the first lists of all sources are here.
+    /// Every object that means anything, once the first lists of all sources are here.
     pub(super) fn watched(&self) -> Option<Watched> {
         let mut inner = self.inner.lock();
         let answered = inner.sources.values().all(|known| known.answered);
@@ -200,16 +226,24 @@ impl Store {
         if inner.stage < Stage::Complete {
             return None;
         }
+        inner.select();
         let mut watched = Watched::default();
-        for entry in inner.sources.values().flat_map(|known| known.entries.values()) {
+        let entries = inner.sources.values().flat_map(|known| known.entries.values());
+        for entry in entries.filter(|entry| entry.counts) {
             watched.problems.extend(entry.problems.iter().cloned());
             match &entry.read {
                 Read::Object(object) => watched.objects.push(Arc::clone(object)),
-                Read::Unreadable(status) => watched.unreadable.push((**status).clone()),
+                Read::Unreadable(object) => watched.unreadable.push((**object).clone()),
                 Read::Ignored => {}
             }
         }
         Some(watched)
+    }
+
+    /// The version of the object that the watch has told last.
+    pub(super) fn version(&self, key: SourceKey, path: &Path) -> Option<String> {
+        let inner = self.inner.lock();
+        Some(inner.sources.get(&key)?.entries.get(path)?.resource_version.clone())
     }
 
     /// What stands in the object's status now.
@@ -228,11 +262,14 @@ impl Store {
     /// What is not heard yet, and why. `None` once everything has been heard.
     pub(super) fn waiting_for(&self) -> Option<String> {
         let inner = self.inner.lock();
-        let why = |trouble: Option<&String>| {
+        // Any answer ends it: it is the newest there is to say.
+        let server = inner.server_trouble.as_deref();
+        let why = |troubles: &Troubles| {
+            let trouble = server.or(troubles.last());
             trouble.map_or_else(String::new, |trouble| format!(": {trouble}"))
         };
         if inner.stage == Stage::Undiscovered {
-            let why = why(inner.server_trouble.as_ref());
+            let why = why(&inner.discovery);
             return Some(format!("waiting for the Kubernetes API server{why}"));
         }
         if inner.stage == Stage::Folded {
@@ -241,9 +278,8 @@ impl Store {
         let Some(waiting) = inner.sources.values().find(|known| !known.answered) else {
             return Some("the objects are being read".to_owned());
         };
-        let trouble = waiting.trouble.as_ref().or(inner.server_trouble.as_ref());
-        let name = waiting.source.name();
-        Some(format!("waiting for the Kubernetes API server's list of {name}{}", why(trouble)))
+        let (name, why) = (waiting.source.name(), why(&waiting.troubles));
+        Some(format!("waiting for the Kubernetes API server's list of {name}{why}"))
     }
 
     /// The objects were folded and what they come to is in force.
@@ -278,21 +314,37 @@ impl Store {
         }
     }
 
+    /// The API server does not say which kinds it serves; told once for each reason.
+    pub(super) fn discovery_trouble(&self, reason: Reason, message: &str) {
+        if self.inner.lock().discovery.add(reason, message) {
+            tracing::warn!(
+                error = message,
+                "the Kubernetes API server does not say which kinds it serves; those that are \
+                 known stay"
+            );
+        }
+    }
+
+    pub(super) fn discovery_well(&self) {
+        if self.inner.lock().discovery.clear() {
+            tracing::info!("the Kubernetes API server says again which kinds it serves");
+        }
+    }
+
     /// A kind cannot be watched; told once for each reason.
-    pub(super) fn source_trouble(&self, source: Source, message: &str) {
+    pub(super) fn source_trouble(&self, source: Source, reason: Reason, message: &str) {
         let mut inner = self.inner.lock();
         let Some(known) = inner.sources.get_mut(&(source.kind, source.group)) else { return };
-        if known.trouble.as_deref() != Some(message) {
+        if known.troubles.add(reason, message) {
             let resource = source.name();
             tracing::warn!(resource, error = message, "cannot be watched; what is known stays");
-            known.trouble = Some(message.to_owned());
         }
     }
 
     pub(super) fn source_well(&self, source: Source) {
         let mut inner = self.inner.lock();
         let known = inner.sources.get_mut(&(source.kind, source.group));
-        if known.is_some_and(|known| known.trouble.take().is_some()) {
+        if known.is_some_and(|known| known.troubles.clear()) {
             tracing::info!(resource = source.name(), "is watched again");
         }
     }
@@ -308,18 +360,103 @@ impl Store {
         }
     }
 
-    /// Statuses cannot be written, or the lease cannot be had; told once for each reason.
-    pub(super) fn writing_trouble(&self, message: &str) {
-        let mut inner = self.inner.lock();
-        if inner.lease_trouble.as_deref() != Some(message) {
-            tracing::warn!(error = message, "statuses cannot be written");
-            inner.lease_trouble = Some(message.to_owned());
+    /// The lease cannot be asked for; told once for each reason.
+    pub(super) fn lease_trouble(&self, lease: &str, reason: Reason, message: &str) {
+        if self.inner.lock().lease.add(reason, message) {
+            tracing::warn!(
+                lease,
+                error = message,
+                "the lease cannot be had; without it no statuses are written"
+            );
         }
     }
 
-    pub(super) fn writing_well(&self) {
-        if self.inner.lock().lease_trouble.take().is_some() {
-            tracing::info!("statuses can be written again");
+    /// It is known who has the lease.
+    pub(super) fn lease_well(&self, lease: &str) {
+        if self.inner.lock().lease.clear() {
+            tracing::info!(lease, "the lease can be had again");
         }
     }
+
+    /// An object's status cannot be written; told once for each kind and reason.
+    pub(super) fn status_trouble(&self, source: Source, path: &Path, reason: Reason, why: &str) {
+        let key = (source.kind, source.group);
+        if self.inner.lock().unwritten.add(key, path.clone(), reason, why) {
+            let (resource, object) = (source.name(), path.to_string());
+            tracing::warn!(resource, object, error = why, "statuses cannot be written");
+        }
+    }
+
+    /// An object's status was written.
+    pub(super) fn status_written(&self, key: SourceKey, path: &Path) {
+        let over = self.inner.lock().unwritten.written(key, path);
+        tell_statuses_well(key, over);
+    }
+
+    /// Nothing has to be written to that object any more.
+    pub(super) fn status_settled(&self, key: SourceKey, path: &Path) {
+        let over = self.inner.lock().unwritten.forget(key, path);
+        tell_statuses_well(key, over);
+    }
 }
+
+impl Inner {
+    /// Finds out which Pods can be selected, if that may have changed.
+    fn select(&mut self) {
+        if self.selectors.is_some() {
+            return;
+        }
+        let selecting = self.sources.iter().filter(|((kind, _), _)| is_selecting(*kind));
+        let entries = selecting.flat_map(|(_, known)| known.entries.values());
+        let objects = entries.filter_map(|entry| match &entry.read {
+            Read::Object(object) => Some(&**object),
+            _ => None,
+        });
+        let selectors = Selectors::of(objects);
+        let pods = self.sources.iter_mut().filter(|((kind, _), _)| *kind == Kind::Pod);
+        for entry in pods.flat_map(|(_, known)| known.entries.values_mut()) {
+            entry.counts = counts(Some(&selectors), &entry.read);
+        }
+        self.selectors = Some(selectors);
+    }
+}
+
+/// Whether objects of that kind select Pods.
+fn is_selecting(kind: Kind) -> bool {
+    matches!(kind, Kind::InferencePool | Kind::Service)
+}
+
+/// Whether it means anything; as long as that is not known, it may.
+fn counts(selectors: Option<&Selectors>, read: &Read) -> bool {
+    match (selectors, read) {
+        (Some(selectors), Read::Object(object)) if object.kind == Kind::Pod => {
+            selectors.select(object)
+        }
+        _ => true,
+    }
+}
+
+fn tell_statuses_well((kind, group): SourceKey, over: bool) {
+    if over {
+        let source = Source { kind, group, version: "" };
+        tracing::info!(resource = source.name(), "statuses can be written again");
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// What was heard of one source, whether or not it means anything.
+    pub(super) fn heard(&self, source: Source) -> Vec<Arc<Object>> {
+        let inner = self.inner.lock();
+        let known = inner.sources.get(&(source.kind, source.group));
+        let entries = known.into_iter().flat_map(|known| known.entries.values());
+        let objects = entries.filter_map(|entry| match &entry.read {
+            Read::Object(object) => Some(Arc::clone(object)),
+            _ => None,
+        });
+        objects.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,15 @@
 //!
 //! Nothing is queued: what has to be written is whatever differs between the newest fold and the
 //! API server, found anew each time, so there is never more of it than there are objects.
+//!
+//! Without the lease it is only remembered which statuses say what would be said here: whoever has
+//! the lease next knows from that what to take back.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use kube::{
@@ -18,13 +25,16 @@ use tokio::{
 
 use super::{
     backoff::{Backoff, RetryAfter},
+    claims::{Domain, Gateways},
+    entry::Source,
     follower::told,
     patch::{Written, patch, references},
     store::{Standing, Store},
+    troubles::Reason,
 };
 use crate::{
     object::{Kind, Path},
-    status::ObjectStatus,
+    status::{ObjectStatus, StatusShape},
 };
 
 /// Name under which the API server books what we write.
@@ -50,17 +60,23 @@ pub(super) struct Writer {
     /// What the newest fold says.
     pub(super) wanted: watch::Receiver<Arc<Vec<ObjectStatus>>>,
     pub(super) held: watch::Receiver<bool>,
+    /// The only namespace that is followed, if not all.
+    pub(super) namespace: Option<String>,
 }
 
 type Key = (Kind, &'static str, Path);
 
 /// What is remembered of one object.
 struct Memory {
-    /// Entries this process has put there.
+    /// Entries that this process or another of ours has put there.
     written: Written,
+    /// What the object's status said last of what we had to say, while the object was ours.
+    said: Option<ObjectStatus>,
     /// The object as it was when it was last read or written here, if that is newer than what the
     /// watch has told: known by the version the watch had told then.
     newer: Option<(String, Standing)>,
+    /// The version the watch had told when this was all said already. It has to be found out once, not with every Pod.
+    agreed: Option<(String, ObjectStatus)>,
     last_patch: Option<Value>,
     /// Writes in a row that found nothing to write to.
     missing: u32,
@@ -96,18 +112,23 @@ impl Writer {
 
     /// Writes what may be written now; when to look again for what may not.
     async fn pass(&mut self, memories: &mut BTreeMap<Key, Memory>) -> Option<Instant> {
-        if !*self.held.borrow_and_update() {
-            return None;
-        }
+        let holds = *self.held.borrow_and_update();
         let wanted = Arc::clone(&self.wanted.borrow_and_update());
+        let gateways = Gateways::served(&wanted);
+        let domain = Domain { gateways, namespace: self.namespace.clone() };
         let mut next: Option<Instant> = None;
-        let mut keys = Vec::new();
-        for status in wanted.iter().filter(|status| !status.foreign) {
+        let mut keys = BTreeSet::new();
+        for status in wanted.iter().filter(|status| !status.foreign || is_shared(status.kind)) {
             let path = Path::new(Arc::clone(&status.namespace), Arc::clone(&status.name));
             let key = (status.kind, status.group, path);
-            keys.push(key.clone());
-            let Some(standing) = self.store.standing((key.0, key.1), &key.2) else { continue };
+            keys.insert(key.clone());
+            let source = (status.kind, status.group);
+            let Some(version) = self.store.version(source, &key.2) else { continue };
             let memory = memories.entry(key.clone()).or_insert_with(|| self.memory());
+            if memory.agreed.as_ref().is_some_and(|(at, said)| *at == version && said == status) {
+                continue;
+            }
+            let Some(standing) = self.store.standing(source, &key.2) else { continue };
             let standing = memory.newest(standing);
             let outdated = standing.source.version != status.version
                 || standing.generation != status.generation;
@@ -115,34 +136,43 @@ impl Writer {
                 // The fold that knows of it is about to come.
                 continue;
             }
-            let Some(change) = patch(&standing.status, status, &memory.written, &now()) else {
+            let Some(change) = memory.change(&standing, status, &domain) else {
+                memory.agree(version, status);
+                self.store.status_settled(source, &key.2);
                 continue;
             };
-            let now = Instant::now();
-            if memory.not_before > now {
-                next = Some(next.map_or(memory.not_before, |next| next.min(memory.not_before)));
+            if !holds {
                 continue;
             }
-            let outcome = self.write_one(status, standing, change, memory).await;
-            memory.not_before = Instant::now()
-                + match outcome {
-                    Outcome::Written => memory.gap,
-                    Outcome::Later => memory.backoff.wait(),
-                    Outcome::Refused => REFUSED,
-                };
+            let now = Instant::now();
+            if memory.not_before <= now {
+                let outcome = self.write_one(status, standing, change, memory, &domain).await;
+                memory.not_before = Instant::now()
+                    + match outcome {
+                        Outcome::Written => memory.gap,
+                        Outcome::Later => memory.backoff.wait(),
+                        Outcome::Refused => REFUSED,
+                    };
+            }
             next = Some(next.map_or(memory.not_before, |next| next.min(memory.not_before)));
             if !*self.held.borrow() {
                 break;
             }
         }
-        memories.retain(|key, _| keys.contains(key));
+        let gone = |key: &Key| !keys.contains(key);
+        for (kind, group, path) in memories.keys().filter(|key| gone(key)) {
+            self.store.status_settled((*kind, group), path);
+        }
+        memories.retain(|key, _| !gone(key));
         next
     }
 
     fn memory(&self) -> Memory {
         Memory {
             written: Written::new(),
+            said: None,
             newer: None,
+            agreed: None,
             last_patch: None,
             missing: 0,
             gap: GAP,
@@ -158,8 +188,11 @@ impl Writer {
         mut standing: Standing,
         mut change: Value,
         memory: &mut Memory,
+        domain: &Domain,
     ) -> Outcome {
-        let told_version = self.told_version(wanted);
+        let path = Path::new(Arc::clone(&wanted.namespace), Arc::clone(&wanted.name));
+        let source = (wanted.kind, wanted.group);
+        let told_version = self.store.version(source, &path).unwrap_or_default();
         let api = self.api(&standing, wanted);
         for _ in 0..=CONFLICTS_MAX {
             let body = json!({
@@ -172,8 +205,8 @@ impl Writer {
             let written = timeout(ANSWER_MAX, api.patch_status(name, &params, &patch_of)).await;
             let error = match written {
                 Ok(Ok(object)) => {
+                    self.store.status_written(source, &path);
                     memory.wrote(wanted, change, told_version, standing.with(&object));
-                    self.store.writing_well();
                     return Outcome::Written;
                 }
                 Ok(Err(error)) => error,
@@ -186,12 +219,12 @@ impl Writer {
                     memory.missing += 1;
                     return Outcome::Later;
                 }
-                error => return self.failed(wanted, error),
+                error => return self.failed(standing.source, &path, error),
             }
             let read = match timeout(ANSWER_MAX, api.get_opt(name)).await {
                 Ok(Ok(Some(object))) => object,
                 Ok(Ok(None)) => return Outcome::Later,
-                Ok(Err(error)) => return self.failed(wanted, &error),
+                Ok(Err(error)) => return self.failed(standing.source, &path, &error),
                 Err(_) => return self.unanswered(),
             };
             standing = standing.with(&read);
@@ -199,19 +232,12 @@ impl Writer {
             if standing.generation != wanted.generation {
                 return Outcome::Later;
             }
-            match patch(&standing.status, wanted, &memory.written, &now()) {
+            match memory.change(&standing, wanted, domain) {
                 Some(again) => change = again,
                 None => return Outcome::Written,
             }
         }
         Outcome::Later
-    }
-
-    /// The version of the object the watch has told of.
-    fn told_version(&self, wanted: &ObjectStatus) -> String {
-        let path = Path::new(Arc::clone(&wanted.namespace), Arc::clone(&wanted.name));
-        let standing = self.store.standing((wanted.kind, wanted.group), &path);
-        standing.map(|standing| standing.resource_version).unwrap_or_default()
     }
 
     fn api(&self, standing: &Standing, wanted: &ObjectStatus) -> Api<DynamicObject> {
@@ -227,23 +253,53 @@ impl Writer {
         Outcome::Later
     }
 
-    fn failed(&self, wanted: &ObjectStatus, error: &kube::Error) -> Outcome {
-        match error {
-            kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
-                let (kind, group) = (wanted.kind.plural(), wanted.group);
-                self.store.writing_trouble(&format!("{kind}.{group}: {}", told(error)));
-                Outcome::Refused
-            }
-            kube::Error::Api(status) if status.code == 429 => Outcome::Later,
-            error => {
-                self.store.server_trouble(&told(error));
-                Outcome::Later
-            }
-        }
+    fn failed(&self, source: Source, path: &Path, error: &kube::Error) -> Outcome {
+        let kube::Error::Api(status) = error else {
+            self.store.server_trouble(&told(error));
+            return Outcome::Later;
+        };
+        self.store.server_well();
+        self.store.status_trouble(source, path, Reason::Answer(status.code), &told(error));
+        let refused = (400..500).contains(&status.code) && status.code != 429;
+        if refused { Outcome::Refused } else { Outcome::Later }
     }
 }
 
 impl Memory {
+    /// What has to change in the object's status, if anything and if that is for us to say.
+    fn change(&self, standing: &Standing, wanted: &ObjectStatus, domain: &Domain) -> Option<Value> {
+        let change = || patch(&standing.status, wanted, &self.written, domain, &now());
+        let by_entries = matches!(wanted.shape, StatusShape::RouteParents(_));
+        if !wanted.foreign || by_entries || self.is_left_over(standing, wanted, domain) {
+            change()
+        } else {
+            None
+        }
+    }
+
+    /// Whether conditions that are nobody's by name are ours, on an object that is not any more:
+    /// they say what was said last, or speak for Gateways of which there are none.
+    fn is_left_over(&self, standing: &Standing, wanted: &ObjectStatus, domain: &Domain) -> bool {
+        let still = |said: &ObjectStatus| {
+            patch(&standing.status, said, &self.written, domain, "").is_none()
+        };
+        if let Some(said) = &self.said {
+            return still(said);
+        }
+        let nowhere =
+            wanted.condition("Accepted").is_some_and(|now| now.reason == "GatewayNotFound");
+        nowhere && domain.namespace.is_none() && is_in_our_words(&standing.status)
+    }
+
+    /// All is said that has to be.
+    fn agree(&mut self, version: String, status: &ObjectStatus) {
+        self.written = references(status);
+        if is_shared(status.kind) && !status.foreign {
+            self.said = Some(status.clone());
+        }
+        self.agreed = Some((version, status.clone()));
+    }
+
     /// The newest of what the watch has told and what was read or written here.
     fn newest(&mut self, told: Standing) -> Standing {
         match &self.newer {
@@ -268,8 +324,10 @@ impl Memory {
             .is_some_and(|last| without_times(last) == without_times(&change));
         self.gap = if again { (self.gap * 2).clamp(UNDONE_GAP, UNDONE_GAP_MAX) } else { GAP };
         self.last_patch = Some(change);
-        self.written.extend(references(wanted));
+        self.written = references(wanted);
+        self.said = is_shared(wanted.kind).then(|| wanted.clone());
         self.newer = Some((told_version, standing));
+        self.agreed = None;
         self.missing = 0;
         self.backoff.reset();
     }
@@ -286,6 +344,20 @@ impl Standing {
             status: object.data.get("status").cloned().unwrap_or_default(),
         }
     }
+}
+
+/// Whether some objects of the kind are ours and some are other controllers', by turns even.
+fn is_shared(kind: Kind) -> bool {
+    matches!(kind, Kind::Gateway | Kind::HTTPRoute | Kind::VirtualService)
+}
+
+/// Whether it reads as what is said here of a route that is in force: no other controller of
+/// Istio's kinds has these two conditions.
+fn is_in_our_words(status: &Value) -> bool {
+    let conditions = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    let has = |name: &str| conditions.iter().find(|condition| condition["type"] == name);
+    let accepted = has("Accepted").is_some_and(|one| one["reason"] == "Accepted");
+    accepted && has("ResolvedRefs").is_some()
 }
 
 /// What was said, whenever it was.

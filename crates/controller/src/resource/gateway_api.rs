@@ -1,12 +1,12 @@
-//! Reads the Gateway API's GatewayClass, Gateway and HTTPRoute.
+//! Reads the Gateway API's GatewayClass, Gateway, HTTPRoute and ReferenceGrant.
 
 use std::{sync::Arc, time::Duration};
 
 use picker::{HostPattern, StringMatch};
 
 use super::{
-    AllowedFrom, ApiGateway, ApiListener, BackendTarget, HttpBackend, HttpMatch, HttpParent,
-    HttpPath, HttpRoute, HttpRule, HttpTarget, strings,
+    AllowedFrom, ApiGateway, ApiListener, BackendTarget, Granted, HttpBackend, HttpMatch,
+    HttpParent, HttpPath, HttpRoute, HttpRule, HttpTarget, ReferenceGrant, strings,
 };
 use crate::{
     fields::{Fields, Item},
@@ -129,7 +129,8 @@ fn rule(fields: &mut Fields<'_>, namespace: &Arc<str>) -> HttpRule {
     } else {
         matches.iter().filter_map(|item| item.fields(request_match)?).collect()
     };
-    fields.unserved(&["filters", "retry", "sessionPersistence"], "");
+    fields.unserved(&["retry", "sessionPersistence"], "");
+    let filtered = has_filters(fields);
     let backends = fields.get("backendRefs").map(|item| item.list()).unwrap_or_default();
     let backends = backends
         .iter()
@@ -142,7 +143,16 @@ fn rule(fields: &mut Fields<'_>, namespace: &Arc<str>) -> HttpRule {
         })?
     });
     let timeout = timeout.filter(|timeout: &Duration| !timeout.is_zero());
-    HttpRule { name, matches, backends, timeout }
+    HttpRule { name, matches, backends, filtered, timeout }
+}
+
+/// What is to be done to a request must not be left out: it is refused instead.
+fn has_filters(fields: &mut Fields<'_>) -> bool {
+    let Some(item) = fields.get("filters").filter(|item| !item.list().is_empty()) else {
+        return false;
+    };
+    item.warn("not applied: the requests are refused", "leave filters out");
+    true
 }
 
 /// Nothing comes back for conditions that cannot be looked at: what they would let through is not
@@ -204,7 +214,7 @@ fn backend(fields: &mut Fields<'_>, namespace: &Arc<str>) -> Option<HttpBackend>
     let name = name.and_then(|item| item.word());
     let own = fields.get("namespace").and_then(|item| item.word());
     let port = fields.get("port").and_then(|item| item.port());
-    fields.unserved(&["filters"], "");
+    let filtered = has_filters(fields);
     let path = Path::new(own.map_or_else(|| Arc::clone(namespace), Arc::from), name?);
     let target = match (group.as_str(), kind.as_str()) {
         // A pool knows its ports.
@@ -215,5 +225,38 @@ fn backend(fields: &mut Fields<'_>, namespace: &Arc<str>) -> Option<HttpBackend>
         ("", kind) => HttpTarget::Unknown(kind.to_owned()),
         (group, kind) => HttpTarget::Unknown(format!("{kind} of group {group}")),
     };
-    Some(HttpBackend { target, weight })
+    Some(HttpBackend { target, group, filtered, weight })
+}
+
+/// Grants to and from other kinds are somebody else's.
+pub(super) fn reference_grant(spec: &mut Fields<'_>) -> ReferenceGrant {
+    let from = spec.need("from", "a list of kinds and namespaces").map(|item| item.list());
+    let from = from.unwrap_or_default().iter().filter_map(granted_from).collect();
+    let to = spec.need("to", "a list of kinds").map(|item| item.list());
+    let to = to.unwrap_or_default().iter().filter_map(granted_to).collect();
+    ReferenceGrant { from, to }
+}
+
+fn granted_from(item: &Item<'_>) -> Option<String> {
+    item.fields(|fields| {
+        let group = fields.need("group", "a group such as gateway.networking.k8s.io")?.text()?;
+        let kind = fields.need("kind", "a kind such as HTTPRoute")?.word()?;
+        let namespace = fields.need("namespace", "a namespace")?.word()?;
+        let routes = group == GATEWAY_API_GROUP && kind == "HTTPRoute";
+        routes.then_some(namespace)
+    })?
+}
+
+fn granted_to(item: &Item<'_>) -> Option<Granted> {
+    item.fields(|fields| {
+        let group = fields.need("group", "a group, empty for Services")?.text()?;
+        let kind = fields.need("kind", "a kind such as InferencePool or Service")?.word()?;
+        let name = fields.get("name").filter(|item| item.as_text() != Some(""));
+        let name = name.and_then(|item| item.word());
+        match (group.as_str(), kind.as_str()) {
+            (POOL_GROUP | POOL_GROUP_X, "InferencePool") => Some(Granted { pool: true, name }),
+            ("", "Service") => Some(Granted { pool: false, name }),
+            _ => None,
+        }
+    })?
 }

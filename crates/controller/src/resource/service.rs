@@ -2,8 +2,16 @@
 
 use picker::AppProtocol;
 
+use serde_json::Value;
+
 use super::{Service, ServicePort, TargetPort};
-use crate::fields::{Fields, Item};
+use crate::{
+    fields::{Fields, Item},
+    status::Address,
+};
+
+/// As many as the status of a Gateway may hold.
+const ADDRESSES_MAX: usize = 16;
 
 pub(super) fn read(spec: &mut Fields<'_>) -> Service {
     let selector = spec.get("selector").map(|item| item.labels()).unwrap_or_default();
@@ -27,10 +35,26 @@ pub(super) fn read(spec: &mut Fields<'_>) -> Service {
         "trafficDistribution",
     ]);
     spec.unserved(&["sessionAffinity", "sessionAffinityConfig", "externalName"], "");
-    Service {
-        selector,
-        ports: ports.iter().filter_map(|item| item.fields(port).flatten()).collect(),
+    let ports = ports.iter().filter_map(|item| item.fields(port).flatten()).collect();
+    Service { selector, ports, addresses: Vec::new() }
+}
+
+/// Where clients reach a Service: through its load balancer, at its external addresses, or else
+/// inside the cluster.
+pub(crate) fn addresses(spec: &Value, status: &Value) -> Vec<Address> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let balanced = list(&status["loadBalancer"]["ingress"]).into_iter().filter_map(|one| {
+        let hostname = || text(&one["hostname"]).map(Address::Hostname);
+        text(&one["ip"]).map(Address::Ip).or_else(hostname)
+    });
+    let external = list(&spec["externalIPs"]);
+    let external = external.iter().filter_map(text).map(Address::Ip);
+    let found: Vec<Address> = balanced.chain(external).take(ADDRESSES_MAX).collect();
+    if !found.is_empty() || spec["type"] == "LoadBalancer" {
+        return found;
     }
+    text(&spec["clusterIP"]).filter(|ip| ip != "None").map(Address::Ip).into_iter().collect()
 }
 
 fn port(fields: &mut Fields<'_>) -> Option<ServicePort> {

@@ -79,8 +79,8 @@ fn each_version_of_a_pool_has_its_own_shape() {
         "group": "networking.istio.io", "kind": "Gateway", "namespace": "infra", "name": "g",
     });
     let entry = |parent: &Value| json!({ "parentRef": parent, "conditions": "CONDITIONS" });
-    let alone = json!({ "parent": [entry(&nobody)] });
-    let routed = json!({ "parent": [entry(&gateway)] });
+    let alone = json!({ "parent": [entry(&nobody)], "conditions": "CONDITIONS" });
+    let routed = json!({ "parent": [entry(&gateway)], "conditions": "CONDITIONS" });
     check("inference.networking.x-k8s.io/v1alpha2", old, &alone, &routed);
 
     let mut own = entry(&gateway);

@@ -16,7 +16,7 @@ struct Readings(mpsc::Receiver<Manifests>);
 
 impl Readings {
     async fn next(&mut self) -> Vec<String> {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.0.recv()).await;
+        let next = tokio::time::timeout(Duration::from_mins(1), self.0.recv()).await;
         let manifests = next.expect("a change is noticed in time").expect("still watching");
         if manifests.has_errors() {
             return vec![manifests.problems[0].message.clone()];

@@ -3,7 +3,7 @@
 use prometheus::GaugeVec;
 
 use super::make::{Maker, approximate};
-use crate::{Health, Member, PoolKey};
+use crate::{Health, Member, PoolKey, monotonic};
 
 /// What the gateway knows of each endpoint and pool.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ pub(super) struct Gauges {
     prefill_tokens_pending: GaugeVec,
     predicted_ttft: GaugeVec,
     healthy: GaugeVec,
+    metrics_age: GaugeVec,
     pool_kv: GaugeVec,
     pool_queue: GaugeVec,
     pool_ready: GaugeVec,
@@ -54,6 +55,10 @@ impl Gauges {
             healthy: of_endpoint(
                 "tokenweir_endpoint_healthy",
                 "1 if the endpoint's health check succeeds and it is neither ejected nor hung.",
+            )?,
+            metrics_age: of_endpoint(
+                "tokenweir_endpoint_metrics_age_seconds",
+                "Time since the endpoint last told its load.",
             )?,
             pool_kv: of_pool(
                 "inference_pool_average_kv_cache_utilization",
@@ -107,7 +112,7 @@ impl Gauges {
     }
 
     /// In the order of [`values`].
-    fn of_endpoint(&self) -> [&GaugeVec; 7] {
+    fn of_endpoint(&self) -> [&GaugeVec; 8] {
         [
             &self.in_flight,
             &self.waiting,
@@ -116,6 +121,7 @@ impl Gauges {
             &self.prefill_tokens_pending,
             &self.predicted_ttft,
             &self.healthy,
+            &self.metrics_age,
         ]
     }
 
@@ -139,15 +145,19 @@ fn is_healthy(member: &Member) -> bool {
 }
 
 /// What is known of an endpoint; what is not known has no value.
-fn values(member: &Member) -> [Option<f64>; 7] {
+fn values(member: &Member) -> [Option<f64>; 8] {
     let Member { endpoint, signals, .. } = member;
+    let age = |heard| monotonic().saturating_sub(heard).as_secs_f64();
+    // What a server that is down has told last is not what is there.
+    let load = (member.health != Health::Unready).then_some(signals);
     [
         Some(f64::from(endpoint.in_flight())),
-        signals.waiting.map(|reading| f64::from(reading.value)),
-        signals.running.map(|reading| f64::from(reading.value)),
-        signals.kv_usage.map(|reading| reading.value),
+        load.and_then(|load| load.waiting).map(|reading| f64::from(reading.value)),
+        load.and_then(|load| load.running).map(|reading| f64::from(reading.value)),
+        load.and_then(|load| load.kv_usage).map(|reading| reading.value),
         Some(endpoint.prefill_tokens_pending()),
         endpoint.predicted_ttft_seconds(),
         Some(f64::from(u8::from(is_healthy(member)))),
+        signals.waiting.map(|reading| age(reading.heard)),
     ]
 }

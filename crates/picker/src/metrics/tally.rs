@@ -57,6 +57,7 @@ pub enum TalliedOutcome {
     Retry,
     Refusal,
     Disconnect,
+    Broken,
 }
 
 impl Tally {
@@ -123,6 +124,7 @@ impl Metrics {
             (TalliedOutcome::Retry, &self.retries, "outcome"),
             (TalliedOutcome::Refusal, &self.refusals, "reason"),
             (TalliedOutcome::Disconnect, &self.client_disconnects, ""),
+            (TalliedOutcome::Broken, &self.broken_answers, "reason"),
         ];
         for (outcome, of, what) in kinds {
             each(of, |metric| {

@@ -204,7 +204,7 @@ fn latencies_are_observed_where_they_are_known() {
 }
 
 #[test]
-fn refusals_and_departures_are_counted_by_reason() {
+fn refusals_departures_and_broken_answers_are_counted_by_reason() {
     let ended = |finish, pool: Option<&str>| {
         let mut one = answered("m");
         one.finish = Some(finish);
@@ -217,6 +217,7 @@ fn refusals_and_departures_are_counted_by_reason() {
         ended(Finish::Refused("no_endpoints"), Some("p")),
         ended(Finish::ClientGone, Some("p")),
         ended(Finish::ClientGone, None),
+        ended(Finish::EndpointGone, Some("p")),
         ended(Finish::EndpointGone, Some("p")),
         ended(Finish::IdleTimeout, Some("p")),
         ended(Finish::Complete(None), Some("p")),
@@ -231,6 +232,16 @@ fn refusals_and_departures_are_counted_by_reason() {
         "tokenweir_client_disconnects_total{pool=\"unknown\"} 1",
     ];
     check(&page, "tokenweir_client_disconnects_total", &departures);
+    let broken = [
+        "tokenweir_broken_answers_total{pool=\"p\",reason=\"endpoint_gone\"} 2",
+        "tokenweir_broken_answers_total{pool=\"p\",reason=\"idle_timeout\"} 1",
+    ];
+    check(&page, "tokenweir_broken_answers_total", &broken);
+    let reloads = [
+        "tokenweir_config_reloads_total{outcome=\"applied\"} 0",
+        "tokenweir_config_reloads_total{outcome=\"rejected\"} 0",
+    ];
+    check(&page, "tokenweir_config_reloads_total", &reloads);
 }
 
 #[test]
@@ -319,14 +330,18 @@ fn model_labels_are_bounded() {
 }
 
 #[test]
-fn made_up_names_do_not_use_up_the_labels() {
-    let made_up = (0..=MODEL_LABELS_MAX).map(|number| {
-        let mut one = answered(&format!("x{number}"));
-        (one.model_known, one.response_code) = (false, 404);
-        one
-    });
-    let page = observed(made_up.chain([answered("m")]));
+fn ten_thousand_made_up_names_make_no_series_and_use_up_no_label() {
+    let made_up = |names| {
+        (0..names).map(|number| {
+            let mut one = answered(&format!("x{number}"));
+            (one.model_known, one.response_code) = (false, 404);
+            one
+        })
+    };
+    let page = observed(made_up(10_000).chain([answered("m")]));
     assert_eq!(model_labels(&page), ["m".to_owned(), "other".to_owned()].into());
+    let small = observed(made_up(1).chain([answered("m")]));
+    assert_eq!(page.lines().count(), small.lines().count());
 }
 
 fn hear(gateway: &Gateway, id: &str, health: Health, waiting: u32, kv: f64) {
@@ -342,10 +357,11 @@ fn hear(gateway: &Gateway, id: &str, health: Health, waiting: u32, kv: f64) {
     writer.health(&EndpointId::new(id), health);
 }
 
-#[test]
-fn gauges_show_what_is_known_of_endpoints() {
+#[tokio::test(start_paused = true)]
+async fn gauges_show_what_is_known_of_endpoints() {
     let gateway = Gateway::new(desired(Policy::LeastRequest, "p: a b"));
     hear(&gateway, "a", Health::Ready, 3, 0.5);
+    tokio::time::advance(Duration::from_millis(1500)).await;
     let held = [gateway.pick().unwrap(), gateway.pick().unwrap(), gateway.pick().unwrap()];
     let on = |id: &str| held.iter().filter(|one| one.endpoint().spec.id.as_str() == id).count();
     let (a, b) = (on("a"), on("b"));
@@ -362,8 +378,18 @@ fn gauges_show_what_is_known_of_endpoints() {
         endpoint("prefill_tokens_pending", "b", "1"),
         endpoint("healthy", "a", "1"),
         endpoint("healthy", "b", "0"),
+        endpoint("metrics_age_seconds", "a", "1.5"),
     ];
     check(&gateway.page(), "tokenweir_endpoint_", &expected.each_ref().map(String::as_str));
+
+    // What it told last is over; for how long it has been silent is worth knowing.
+    gateway.picker.writer().health(&EndpointId::new("a"), Health::Unready);
+    let page = gateway.page();
+    for load in ["waiting", "running", "kv_usage"] {
+        check(&page, &format!("tokenweir_endpoint_{load}"), &[]);
+    }
+    let age = endpoint("metrics_age_seconds", "a", "1.5");
+    check(&page, "tokenweir_endpoint_metrics_age_seconds", &[&age]);
 }
 
 #[test]
@@ -389,11 +415,11 @@ fn gauges_of_what_was_removed_disappear() {
     for id in ["a", "b", "c"] {
         hear(&gateway, id, Health::Ready, 1, 0.5);
     }
-    assert_eq!(samples(&gateway.page(), "tokenweir_endpoint_").len(), 18);
+    assert_eq!(samples(&gateway.page(), "tokenweir_endpoint_").len(), 21);
     gateway.picker.writer().apply(desired(Policy::LeastRequest, "p: b"));
     let page = gateway.page();
     let kept = samples(&page, "tokenweir_endpoint_");
-    assert_eq!(kept.len(), 6, "{kept:?}");
+    assert_eq!(kept.len(), 7, "{kept:?}");
     assert!(kept.iter().all(|line| line.contains("endpoint=\"b\"")), "{kept:?}");
     check(&page, "inference_pool_ready_pods", &["inference_pool_ready_pods{name=\"p\"} 1"]);
 }

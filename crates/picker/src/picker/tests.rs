@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     pin::pin,
     sync::Barrier,
@@ -571,6 +572,25 @@ fn a_decision_in_a_large_pool_keeps_the_cheapest_candidates() {
     let candidates = gateway.picker.view().decisions().remove(0).candidates.clone();
     let kept: Vec<&str> = candidates.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!(kept, names[..scheduling::COSTS_MAX]);
+}
+
+#[test]
+fn the_one_chosen_of_a_large_pool_is_told_of_by_every_policy() {
+    let names: Vec<String> = (0..60).map(|n| format!("e{n:02}")).collect();
+    for policy in Policy::ALL {
+        let gateway = Gateway::new(desired(policy, &format!("p: {}", names.join(" "))));
+        // Equals, of which chance takes one, and those that `predicted` tries since they have shown nothing.
+        let held: Vec<_> = (0..200).map(|_| gateway.pick().unwrap()).collect();
+        let decisions = gateway.picker.view().decisions();
+        assert_eq!(decisions.len(), held.len());
+        for decision in decisions {
+            let told = &decision.candidates;
+            assert_eq!(told.len(), scheduling::COSTS_MAX);
+            assert!(told.is_sorted_by(|a, b| a.1.total() <= b.1.total()), "{policy}: {told:?}");
+            let chosen = told.iter().any(|(endpoint, _)| *endpoint == decision.endpoint);
+            assert!(chosen, "{policy} chose {} and tells of {told:?}", decision.endpoint);
+        }
+    }
 }
 
 #[test]

@@ -62,9 +62,13 @@ fn refusals() -> Vec<(Refusal, Wire)> {
         row(Refusal::MalformedHead, 400, "malformed_head", client, "DPE"),
         row(Refusal::HeaderTimeout(second), 408, "header_timeout", client, "-"),
         row(Refusal::Panicked, 500, "panicked", gateway, "-"),
+        row(Refusal::InvalidHost, 400, "invalid_host", client, "-"),
+        row(Refusal::Overloaded, 503, "overloaded", gateway, "UO"),
+        row(Refusal::PoolNotFound { pool: text() }, 503, "no_endpoints", gateway, "UH"),
     ];
     // In seconds, rounded up.
-    for (index, retry_after) in [(5, 1), (6, 1), (7, 4), (8, 1), (15, 1), (16, 1)] {
+    for (index, retry_after) in [(5, 1), (6, 1), (7, 4), (8, 1), (15, 1), (16, 1), (22, 1), (23, 1)]
+    {
         rows[index].1.retry_after = Some(retry_after);
     }
     rows
@@ -82,7 +86,8 @@ fn every_refusal_reads_as_the_table_says() {
 fn every_refusal_says_what_to_do() {
     for (refusal, _) in refusals() {
         let text = refusal.to_string();
-        let advises = ["retry", "send", "check", "ran out"].iter().any(|word| text.contains(word));
+        let advises =
+            ["retry", "send", "check", "correct", "ran out"].iter().any(|word| text.contains(word));
         assert!(advises || matches!(refusal, Refusal::InvalidBody(_)), "{text}");
     }
 }

@@ -80,6 +80,24 @@ fn a_large_pool_is_told_by_its_cheapest() {
 }
 
 #[test]
+fn the_one_chosen_is_told_of_though_it_is_dear() {
+    let check = |name: &str, expected: &[usize]| {
+        let name_of = |n: usize| format!("{name}{n}:8000");
+        let candidates = (0..40).map(|n| candidate(&name_of(n))).collect();
+        let endpoint = EndpointId::new(name_of(39));
+        let (_, value) = told(&DecisionRecord { endpoint, ..decision(candidates) });
+        let candidates = value["candidates"].as_array().unwrap();
+        let name = |one: &Value| one["endpoint"].as_str().unwrap().to_owned();
+        let names: Vec<String> = candidates.iter().map(name).collect();
+        let expected: Vec<String> = expected.iter().map(|n| name_of(*n)).collect();
+        assert_eq!(names, expected);
+    };
+    check("10.100.200.2", &[0, 1, 2, 3, 4, 5, 6, 39]);
+    check(&format!("{}example.com", "long.".repeat(70)), &[0, 1, 39]);
+    check(&format!("{}example.com", "long.".repeat(150)), &[39]);
+}
+
+#[test]
 fn only_a_one_asks() {
     for (value, asks) in [("1", true), ("0", false), ("", false), ("true", false), ("11", false)] {
         let mut headers = HeaderMap::new();

@@ -96,13 +96,13 @@ async fn one_that_dies_in_the_middle_of_its_answers_is_ejected() {
 
 #[tokio::test]
 async fn one_that_is_silent_is_ejected() {
+    // What is silent for longer than the other takes to answer on a busy machine.
+    const SILENCE: Duration = Duration::from_millis(500);
     let fake = Fake::falling_silent_after("").await;
-    let no_token = |delivery: &mut Delivery| {
-        delivery.first_token_timeout = Some(Duration::from_millis(200));
-    };
+    let no_token = |delivery: &mut Delivery| delivery.first_token_timeout = Some(SILENCE);
     check_ejected(fake.addr, &stream(), no_token).await;
     let fake = Fake::falling_silent_after(format!("{STREAM_HEAD}{}", chunk(TOKEN))).await;
-    let silence = |delivery: &mut Delivery| delivery.idle_timeout = Duration::from_millis(200);
+    let silence = |delivery: &mut Delivery| delivery.idle_timeout = SILENCE;
     check_ejected(fake.addr, &stream(), silence).await;
 }
 

@@ -72,7 +72,8 @@ async fn host_and_path_are_the_clients() {
         assert_eq!(values(&seen.headers, "host"), [expected]);
         assert_eq!(seen.path, &target[target.find("/v1").expect("a path")..]);
         let record = setting.records().pop().expect("a record");
-        assert_eq!((record.authority.as_str(), &record.path), (expected, &seen.path));
+        // A query may hold a key: it is passed on and not recorded.
+        assert_eq!((&*record.authority, &*record.path), (expected, "/v1/completions"));
     }
 }
 

@@ -113,7 +113,7 @@ async fn a_dead_engines_polite_end_passes_and_is_recorded_as_what_it_is() {
     assert_eq!((reply.ended, data.len()), (Ended::Clean, 5), "three tokens, error, end: {reply:?}");
     assert!(data[3].contains("EngineCore encountered an issue"));
     assert_eq!(data[4], "[DONE]");
-    check_gone(&setting, Finish::EndpointGone, "-").await;
+    check_gone(&setting, Finish::EndpointGone, "UC").await;
     assert_eq!(other.handle().requests(), 0);
 }
 
@@ -140,8 +140,9 @@ async fn a_chunked_plain_answer_that_breaks_off_ends_uncleanly() {
     check_gone(&setting, Finish::EndpointGone, "UC").await;
 }
 
+/// Long enough for a first token on a busy machine.
 fn impatient(pool: &mut picker::PoolSpec) {
-    pool.delivery.idle_timeout = Duration::from_millis(50);
+    pool.delivery.idle_timeout = Duration::from_millis(300);
 }
 
 #[tokio::test]
@@ -180,22 +181,22 @@ async fn silence_within_a_plain_answer_cuts_it() {
 
 #[tokio::test]
 async fn a_stream_may_take_longer_than_the_silence_allowed() {
-    // Twenty pauses of a tenth of the allowance: together twice it.
+    // Twenty-five pauses of a twentieth of the allowance: together more than it.
     let fake = Fake::start(|mut conn| async move {
         conn.request().await;
         conn.send(STREAM_HEAD).await;
-        for _ in 0..20 {
+        for _ in 0..25 {
             conn.send(&chunk(TOKEN)).await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         conn.send(&format!("{}{LAST_CHUNK}", chunk("data: [DONE]\n\n"))).await;
     })
     .await;
     let setting = Setup::new(&[fake.addr])
-        .pool(|pool| pool.delivery.idle_timeout = Duration::from_millis(500))
+        .pool(|pool| pool.delivery.idle_timeout = Duration::from_secs(2))
         .start();
-    let reply = setting.ask(&post("/v1/completions", &completion(true, 20))).await;
-    assert_eq!((reply.ended, reply.data().len()), (Ended::Clean, 21));
+    let reply = setting.ask(&post("/v1/completions", &completion(true, 25))).await;
+    assert_eq!((reply.ended, reply.data().len()), (Ended::Clean, 26));
 }
 
 #[tokio::test]
@@ -221,7 +222,7 @@ async fn a_routes_timeout_cuts_a_stream() {
         }
     })
     .await;
-    let setting = Setup::new(&[fake.addr]).timeout(Duration::from_millis(200)).start();
+    let setting = Setup::new(&[fake.addr]).timeout(Duration::from_millis(500)).start();
     let reply = setting.ask(&post("/v1/completions", &completion(true, 9))).await;
     assert_eq!(reply.ended, Ended::Cut);
     assert!(reply.text().starts_with(TOKEN));

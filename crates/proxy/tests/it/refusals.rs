@@ -278,7 +278,8 @@ async fn a_route_has_a_timeout_for_the_whole_answer() {
 #[tokio::test]
 async fn a_first_token_has_a_timeout_if_there_is_to_be_one() {
     let fake = Fake::falling_silent_after("").await;
-    let limit = Some(Duration::from_millis(50));
+    // The other has to be in time.
+    let limit = Some(Duration::from_millis(500));
     let setting = Setup::new(&[fake.addr])
         .pool(move |pool| pool.delivery.first_token_timeout = limit)
         .start();

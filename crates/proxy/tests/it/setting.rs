@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::wire::{Reply, Wire};
 
 /// Until something must have happened.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// How often a condition is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 pub(crate) const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// Adapters as letters: `a` comes, `A` of them ends; then how each of `abcd` would fit, with two slots.
@@ -53,4 +55,22 @@ fn pressure_counts_those_in_use_and_one_more() {
     adapters.charge(0);
     assert!((adapters.pressure() - 1.25).abs() < 1e-9);
     assert_eq!(adapters.fit(None), AdapterFit::Base);
+}
+
+proptest! {
+    #[test]
+    fn what_is_kept_of_the_slots_says_the_same_as_the_names(
+        slots in 1usize..7,
+        events in prop::collection::vec((0u64..6, any::<bool>()), 0..40),
+    ) {
+        let mut adapters = AdapterResidency::default();
+        adapters.set_slots(slots);
+        for (adapter, comes) in events {
+            if comes { adapters.charge(adapter) } else { adapters.release(adapter) }
+            for adapter in 0..7 {
+                let by_names = adapters.names.fit(adapter);
+                prop_assert_eq!(adapters.fit(Some(adapter)), by_names, "{} {:?}", adapter, adapters);
+            }
+        }
+    }
 }

@@ -81,6 +81,17 @@ fn check(events: &str, state: &str) {
 }
 
 #[test]
+fn it_stays_closed_where_nobody_may_be_out() {
+    let rule = OutlierDetection { max_ejection_percent: 0, ..RULE };
+    let (mut breaker, mut chance) = (CircuitBreaker::default(), Chance::new(0, 7));
+    for number in 1..=9 {
+        let sent = breaker.send(number, Duration::ZERO);
+        breaker.end(sent, Outcome::Failed, number, &rule, Duration::ZERO, &mut chance);
+        assert!(!breaker.is_open());
+    }
+}
+
+#[test]
 fn failures_in_a_row_open_it() {
     check("ff", "closed");
     check("fff", "open");

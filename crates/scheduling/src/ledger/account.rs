@@ -3,11 +3,11 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    Claim, Common, REPORT_INTERVAL, approximate,
-    others::{Foreign, Others, Pace},
+    Claim, Common, REPORT_INTERVAL, ScrapeMark, approximate,
+    others::{Foreign, Others, Pace, Page},
 };
 use crate::{
-    Candidate, EndpointId, Load, Reading, Report, Signals, Speed,
+    Candidate, EndpointId, KvCapacity, Load, Reading, Report, Signals, Speed,
     adapters::AdapterResidency,
     breaker::CircuitBreaker,
     mean::Mean,
@@ -16,109 +16,86 @@ use crate::{
     speed::{Gap, PoolSpeed, SpeedEstimate},
 };
 
-/// What a gateway had on an endpoint when it sent a scrape. Goes into [`Ledger::scraped`](super::Ledger::scraped) with the answer.
-#[derive(Clone, Copy, Debug)]
-pub struct ScrapeMark {
-    /// Requests ever sent there, and the tokens of their prompts and expected answers.
-    sent: u64,
-    sent_tokens: f64,
-    in_flight: u32,
-    /// KV tokens that those hold, and those that they are going to.
-    held_tokens: f64,
-    kv_tokens: f64,
-    /// Prompts of others that had been felt until then.
-    felt: f64,
-}
-
-impl ScrapeMark {
-    /// Of a scrape sent before any request was.
-    pub const NOTHING: Self = Self {
-        sent: 0,
-        sent_tokens: 0.0,
-        in_flight: 0,
-        held_tokens: 0.0,
-        kv_tokens: 0.0,
-        felt: 0.0,
-    };
-}
-
 /// What an endpoint's answers have taught.
 #[derive(Debug, Default)]
 struct Learned {
     speed: SpeedEstimate,
     /// When the latest came.
     first_token: Duration,
-    prompts: Mean,
+    mean_prompt: Mean,
     ttft: Mean,
 }
 
-/// What a decision does not read of every endpoint is behind a pointer: of a thousand, the rest fits into a cache.
+/// What a decision reads of every endpoint; the details are behind a pointer, so that of a thousand this fits into a cache.
 #[derive(Debug)]
 pub(super) struct Account {
-    id: EndpointId,
-    /// How many hold its slot.
-    pub(super) holders: u32,
     in_flight: u32,
-    pub(super) sent: u64,
-    sent_tokens: f64,
     prefill_tokens: f64,
     kv_tokens: f64,
     kv_variance: f64,
     /// What of the KV tokens is still to come.
     growth: f64,
+    context_tokens: f64,
+    others: Others,
+    adapters: AdapterResidency,
+    /// Of the signals, the tokens that its KV cache has.
+    kv_capacity: KvCapacity,
+    /// What was learned, beside what others have shown: those of this number.
+    speed: Speed,
+    compared: u32,
+    pub(super) details: Box<Details>,
+}
+
+/// What is looked at of an endpoint that was chosen or has said something.
+#[derive(Debug)]
+pub(super) struct Details {
+    id: EndpointId,
+    /// How many hold its slot.
+    pub(super) holders: u32,
+    pub(super) sent: u64,
+    sent_tokens: f64,
     /// Prompts whose first token nobody will tell of: when they will be computed, and their tokens. One a request in
     /// flight, the next one first.
     unseen: VecDeque<(Duration, f64)>,
-    context_tokens: f64,
-    /// Tokens of a prompt that we send there.
-    mean_prompt: f64,
-    others: Others,
-    adapters: AdapterResidency,
-    signals: Box<Signals>,
-    /// Of the signals, the tokens that its KV cache has.
-    kv_capacity: Option<f64>,
+    signals: Signals,
     sent_at_scrape: u64,
     /// When it was last asked for a report.
     asked: Option<Duration>,
-    learned: Box<Learned>,
-    /// What was learned, beside what others have shown: those of this number.
-    speed: Speed,
-    compared: u64,
-    pub(super) breaker: Box<CircuitBreaker>,
-    pub(super) pulse: Box<Pulse>,
-    /// Both say so.
-    pub(super) well: bool,
+    learned: Learned,
+    pub(super) breaker: CircuitBreaker,
+    pub(super) pulse: Pulse,
     pub(super) slow_start: SlowStart,
 }
 
 impl Account {
     pub(super) fn new(id: EndpointId) -> Self {
-        Self {
+        let details = Details {
             id,
             holders: 1,
-            in_flight: 0,
             sent: 0,
             sent_tokens: 0.0,
+            unseen: VecDeque::new(),
+            signals: Signals::default(),
+            sent_at_scrape: 0,
+            asked: None,
+            learned: Learned::default(),
+            breaker: CircuitBreaker::default(),
+            pulse: Pulse::default(),
+            slow_start: SlowStart::default(),
+        };
+        Self {
+            in_flight: 0,
             prefill_tokens: 0.0,
             kv_tokens: 0.0,
             kv_variance: 0.0,
             growth: 0.0,
-            unseen: VecDeque::new(),
             context_tokens: 0.0,
-            mean_prompt: 0.0,
             others: Others::default(),
             adapters: AdapterResidency::default(),
-            signals: Box::default(),
-            kv_capacity: None,
-            sent_at_scrape: 0,
-            asked: None,
-            learned: Box::default(),
+            kv_capacity: KvCapacity::default(),
             speed: Speed::default(),
             compared: 0,
-            breaker: Box::default(),
-            pulse: Box::default(),
-            well: true,
-            slow_start: SlowStart::default(),
+            details: Box::new(details),
         }
     }
 
@@ -127,13 +104,13 @@ impl Account {
     }
 
     pub(super) fn sent_since_scrape(&self) -> u32 {
-        let unseen = self.sent.saturating_sub(self.sent_at_scrape);
+        let unseen = self.details.sent.saturating_sub(self.details.sent_at_scrape);
         // What was sent since and has already ended is no load any more.
         u32::try_from(unseen).unwrap_or(u32::MAX).min(self.in_flight)
     }
 
     pub(super) fn learned(&self) -> &SpeedEstimate {
-        &self.learned.speed
+        &self.details.learned.speed
     }
 
     /// How fast it is, [compared](Account::compare) with others.
@@ -144,7 +121,7 @@ impl Account {
     pub(super) fn compare(&mut self, others: &Common) {
         if self.compared != others.number {
             self.compared = others.number;
-            self.speed = others.speeds.speed(&self.learned.speed);
+            self.speed = others.speeds.speed(&self.details.learned.speed);
         }
     }
 
@@ -155,15 +132,15 @@ impl Account {
     pub(super) fn places(&self, need: f64, pinned: f64, grown: bool, others: &Foreign) -> u32 {
         const MATTER: u32 = 2;
         // A request too large for the whole cache must not wait for ever.
-        let Some(capacity) = self.kv_capacity.filter(|_| self.in_flight > 0) else {
+        if self.in_flight == 0 {
             return MATTER;
-        };
+        }
         let held = if grown {
             self.kv_tokens + others.kv_tokens
         } else {
             self.kv_tokens - self.growth + others.held_tokens
         };
-        let free = capacity - (held + pinned);
+        let free = self.kv_capacity.tokens() - (held + pinned);
         (1..=MATTER).take_while(|count| f64::from(*count) * need <= free).last().unwrap_or(0)
     }
 
@@ -174,7 +151,7 @@ impl Account {
         /// Steps in that time: half of one under way, and one with the prompt.
         const STEPS: f64 = 1.5;
         let context = self.context_tokens + others.kv_tokens + tokens;
-        let mean_prompt = self.learned.prompts.or(tokens);
+        let mean_prompt = self.details.learned.mean_prompt.or(tokens);
         let alone = mean_prompt * speed.prefill_token_seconds + STEPS * speed.step_seconds;
         // Where nobody is, nobody is made late.
         self.in_flight > 0 && STEPS * context * speed.context_token_seconds > LATER_MAX * alone
@@ -185,12 +162,12 @@ impl Account {
     }
 
     pub(super) fn predicted_ttft_seconds(&self) -> Option<f64> {
-        self.learned.ttft.get()
+        self.details.learned.ttft.get()
     }
 
     /// It has nothing of ours, and nothing was heard of its speed for long.
     pub(super) fn is_untried(&self, now: Duration) -> bool {
-        self.in_flight == 0 && self.learned.speed.is_stale(now)
+        self.in_flight == 0 && self.details.learned.speed.is_stale(now)
     }
 
     /// All that does not hang on the request.
@@ -199,16 +176,16 @@ impl Account {
             in_flight: self.in_flight,
             sent_since_scrape: self.sent_since_scrape(),
             speed,
-            ..Candidate::new(&self.id, &self.signals)
+            ..Candidate::new(&self.details.id, &self.details.signals)
         }
     }
 
-    /// What is there.
-    pub(super) fn load(&self, others: &Foreign) -> Load {
+    /// What is there, `others`' included. How long their answers get is as uncertain as for our own.
+    pub(super) fn load(&self, others: &Foreign, output_variance: f64) -> Load {
         Load {
             prefill_tokens: self.prefill_tokens,
             kv_tokens: self.kv_tokens,
-            kv_variance: self.kv_variance,
+            kv_variance: self.kv_variance + others.requests * output_variance,
             context_tokens: self.context_tokens,
             foreign_kv_tokens: others.kv_tokens,
             foreign_requests: others.requests,
@@ -240,7 +217,7 @@ impl Account {
             step: self.step(),
             prefill_token: self.speed.prefill_token_seconds,
             pending: self.prefill_tokens,
-            mean_prompt: self.mean_prompt,
+            mean_prompt: self.details.learned.mean_prompt.or(0.0),
         }
     }
 
@@ -249,21 +226,22 @@ impl Account {
         let fell = |before: Option<Reading<u64>>, now: Option<Reading<u64>>| {
             before.zip(now).is_some_and(|(before, now)| now.value < before.value)
         };
-        fell(self.signals.prompt_tokens, signals.prompt_tokens)
-            || fell(self.signals.generation_tokens, signals.generation_tokens)
+        fell(self.details.signals.prompt_tokens, signals.prompt_tokens)
+            || fell(self.details.signals.generation_tokens, signals.generation_tokens)
     }
 
     pub(super) fn id(&self) -> &EndpointId {
-        &self.id
+        &self.details.id
     }
 
     /// Takes from the signals what every decision asks for.
     fn note_signals(&mut self) {
-        let Signals { kv_blocks, kv_block_tokens, .. } = &*self.signals;
-        self.kv_capacity = kv_blocks.zip(*kv_block_tokens).map(|(blocks, tokens)| {
+        let Signals { kv_blocks, kv_block_tokens, .. } = &self.details.signals;
+        let kv_capacity = kv_blocks.zip(*kv_block_tokens).map(|(blocks, tokens)| {
             // One block is vLLM's null block and holds nothing.
-            approximate(blocks.value.saturating_sub(1)) * f64::from(tokens.value)
+            KvCapacity::of(approximate(blocks.value.saturating_sub(1)) * f64::from(tokens.value))
         });
+        self.kv_capacity = kv_capacity.unwrap_or_default();
     }
 
     pub(super) fn adapters(&self) -> &AdapterResidency {
@@ -272,23 +250,22 @@ impl Account {
 
     /// Whether the endpoint's own list has this adapter.
     pub(super) fn lists(&self, adapter: Option<&str>) -> bool {
-        let listed = self.signals.running_adapters.as_deref();
+        let listed = self.details.signals.running_adapters.as_deref();
         listed.zip(adapter).is_some_and(|(listed, adapter)| listed.contains(adapter))
     }
 
     pub(super) fn charge(&mut self, claim: &Claim) {
         self.in_flight += 1;
-        self.sent += 1;
-        self.sent_tokens += claim.prompt_tokens + claim.expected;
-        self.learned.prompts.add(claim.prompt_tokens);
-        self.mean_prompt = self.learned.prompts.or(claim.prompt_tokens);
+        self.details.sent += 1;
+        self.details.sent_tokens += claim.prompt_tokens + claim.expected;
+        self.details.learned.mean_prompt.add(claim.prompt_tokens);
         self.prefill_tokens += claim.pending;
         self.kv_tokens += claim.kv_tokens;
         self.kv_variance += claim.kv_variance;
         self.growth += claim.growth();
         if let Some(due) = claim.due {
-            let at = self.unseen.partition_point(|unseen| unseen.0 <= due);
-            self.unseen.insert(at, (due, claim.pending));
+            let at = self.details.unseen.partition_point(|unseen| unseen.0 <= due);
+            self.details.unseen.insert(at, (due, claim.pending));
         }
         self.context_tokens += claim.prompt_tokens + claim.expected;
         if let Some(adapter) = claim.adapter {
@@ -296,33 +273,37 @@ impl Account {
         }
     }
 
-    pub(super) fn tokens(&mut self, claim: &mut Claim, tokens: f64, now: Duration) {
+    /// Says whether that changes anything but how much of an answer is still to come.
+    pub(super) fn tokens(&mut self, claim: &mut Claim, tokens: f64, now: Duration) -> bool {
         debug_assert!(claim.due.is_none(), "tokens of an answer that is not streamed");
         self.show_life(claim, now);
-        let since = if claim.has_begun() { claim.last_token } else { claim.sent };
-        self.others.token(since, !claim.has_begun(), &self.pace(), now);
-        if claim.first_token.is_none() {
+        let first = claim.first_token.is_none();
+        let since = if first { claim.sent } else { claim.last_token };
+        let felt = self.others.token(since, first, &self.pace(), now);
+        if first {
             claim.first_token = Some(now);
-            self.learned.ttft.add(now.saturating_sub(claim.sent).as_secs_f64());
+            self.details.learned.ttft.add(now.saturating_sub(claim.sent).as_secs_f64());
             // What was sent before it is computed before it.
-            let since = claim.sent.max(self.learned.first_token);
+            let since = claim.sent.max(self.details.learned.first_token);
             let took = now.saturating_sub(since);
-            self.learned.speed.first_token(took, claim.prefill_tokens, since == claim.sent);
+            self.details.learned.speed.first_token(took, claim.prefill_tokens, since == claim.sent);
             self.compared = 0;
-            self.learned.first_token = now;
+            self.details.learned.first_token = now;
             self.computed(std::mem::take(&mut claim.pending));
         } else {
-            let clear = self.prefill_tokens <= 0.0 && self.learned.first_token <= claim.last_token;
+            let clear =
+                self.prefill_tokens <= 0.0 && self.details.learned.first_token <= claim.last_token;
             let context = self.context_tokens + self.others.kv_tokens();
             let took = now.saturating_sub(claim.last_token);
-            if self.learned.speed.gap(now, Gap { took, tokens, context, clear }) {
+            if self.details.learned.speed.gap(now, Gap { took, tokens, context, clear }) {
                 self.compared = 0;
             }
         }
         claim.last_token = now;
         self.growth -= tokens.min(claim.expected - claim.streamed);
         claim.streamed += tokens;
-        if claim.streamed > claim.expected {
+        let outgrown = claim.streamed > claim.expected;
+        if outgrown {
             // It has become longer than expected, and grows on.
             let more = claim.streamed - claim.expected;
             claim.expected = claim.streamed;
@@ -330,6 +311,7 @@ impl Account {
             self.kv_tokens += more;
             self.context_tokens += more;
         }
+        first || felt || outgrown || self.compared == 0
     }
 
     /// So many tokens of prompt are not pending any more.
@@ -340,15 +322,20 @@ impl Account {
 
     /// When so many tokens of prompt more would be computed.
     pub(super) fn due(&self, uncached: f64, now: Duration) -> Duration {
-        let pool = PoolSpeed::of(std::iter::once(&self.learned.speed));
-        let token = pool.speed(&self.learned.speed).prefill_token_seconds;
+        let pool = PoolSpeed::of(std::iter::once(&self.details.learned.speed));
+        let token = pool.speed(&self.details.learned.speed).prefill_token_seconds;
         let seconds = (self.prefill_tokens + uncached) * token;
         now + Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
 
+    /// When the next prompt will be computed whose first token nobody will tell of.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        Some(self.details.unseen.front()?.0)
+    }
+
     /// Prompts that must be computed by now are not pending any more.
     pub(super) fn settle(&mut self, now: Duration) {
-        while let Some((_, tokens)) = self.unseen.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, tokens)) = self.details.unseen.pop_front_if(|(due, _)| *due <= now) {
             self.computed(tokens);
         }
     }
@@ -360,8 +347,8 @@ impl Account {
             Some(due) if due <= now => {}
             Some(due) => {
                 let mine = |unseen: &(Duration, f64)| *unseen == (due, claim.pending);
-                if let Some(at) = self.unseen.iter().position(mine) {
-                    self.unseen.remove(at);
+                if let Some(at) = self.details.unseen.iter().position(mine) {
+                    self.details.unseen.remove(at);
                     self.computed(claim.pending);
                 }
             }
@@ -387,8 +374,8 @@ impl Account {
     pub(super) fn mark(&self, pinned_tokens: f64) -> ScrapeMark {
         let kv_tokens = self.kv_tokens + pinned_tokens;
         ScrapeMark {
-            sent: self.sent,
-            sent_tokens: self.sent_tokens,
+            sent: self.details.sent,
+            sent_tokens: self.details.sent_tokens,
             in_flight: self.in_flight,
             held_tokens: kv_tokens - self.growth,
             kv_tokens,
@@ -401,23 +388,24 @@ impl Account {
             self.adapters.set_slots(slots.value as usize);
         }
         self.feel_pulse(&signals);
-        let before = std::mem::replace(&mut *self.signals, signals);
+        let before = std::mem::replace(&mut self.details.signals, signals);
         self.note_signals();
-        if let Some(running) = self.signals.running {
+        if let Some(running) = self.details.signals.running {
             self.see_others(mark, f64::from(running.value), output_tokens, running.heard);
             self.others.counted();
         }
         // A report may have come while the page was on its way, and then tells of a later moment.
-        if !keep_later(&mut self.signals.waiting, before.waiting) {
-            self.sent_at_scrape = mark.sent;
+        if !keep_later(&mut self.details.signals.waiting, before.waiting) {
+            self.details.sent_at_scrape = mark.sent;
         }
-        keep_later(&mut self.signals.kv_usage, before.kv_usage);
+        keep_later(&mut self.details.signals.kv_usage, before.kv_usage);
     }
 
     pub(super) fn asks_report(&mut self, now: Duration) -> bool {
-        let asks = self.asked.is_none_or(|asked| now.saturating_sub(asked) >= REPORT_INTERVAL);
+        let asks =
+            self.details.asked.is_none_or(|asked| now.saturating_sub(asked) >= REPORT_INTERVAL);
         if asks {
-            self.asked = Some(now);
+            self.details.asked = Some(now);
         }
         asks
     }
@@ -435,16 +423,16 @@ impl Account {
             kv_tokens: self.kv_tokens + pinned - claim.kv_tokens,
             ..self.mark(pinned)
         };
-        let Signals { waiting, running, kv_usage, .. } = &mut *self.signals;
+        let Signals { waiting, running, kv_usage, .. } = &mut self.details.signals;
         tell(waiting, report.waiting, now);
         tell(running, report.running, now);
         tell(kv_usage, report.kv_usage, now);
         self.note_signals();
         if report.waiting.is_some() {
-            self.sent_at_scrape = mark.sent;
+            self.details.sent_at_scrape = mark.sent;
         }
         // If it does not tell what runs: ours, and of others' as much as there was, or more if so many wait.
-        let waiting = self.signals.waiting.map_or(0.0, |waiting| f64::from(waiting.value));
+        let waiting = self.details.signals.waiting.map_or(0.0, |waiting| f64::from(waiting.value));
         let there = f64::from(mark.in_flight) + self.others.requests();
         let running = report.running.map_or((there - waiting).max(0.0), f64::from);
         self.see_others(mark, running, output_tokens, now);
@@ -453,17 +441,18 @@ impl Account {
     /// What the endpoint has beyond what can be ours is others'. That is what we had when we asked, and what we have sent since:
     /// a busy endpoint takes its time to answer, and were that counted twice, it would look full.
     fn see_others(&mut self, mark: ScrapeMark, running: f64, output_tokens: f64, at: Duration) {
-        let Some(waiting) = self.signals.waiting.map(|waiting| f64::from(waiting.value)) else {
+        let Details { signals, sent, sent_tokens, learned, .. } = &*self.details;
+        let Some(waiting) = signals.waiting.map(|waiting| f64::from(waiting.value)) else {
             return;
         };
-        let since = approximate(self.sent.saturating_sub(mark.sent));
+        let since = approximate(sent.saturating_sub(mark.sent));
         let own = f64::from(mark.in_flight) + since;
         let beyond = running + waiting - own;
         let requests = beyond.max(0.0);
         let others = |all: f64, own: f64| if requests > 0.0 { (all - own).max(0.0) } else { 0.0 };
         let (mut held_tokens, mut kv_tokens) = (0.0, 0.0);
         if let (Some(usage), Some(blocks), Some(tokens)) =
-            (self.signals.kv_usage, self.signals.kv_blocks, self.signals.kv_block_tokens)
+            (signals.kv_usage, signals.kv_blocks, signals.kv_block_tokens)
         {
             // A waiting request holds nothing yet and will hold what the others do on average; a running one is on average
             // half through its answer.
@@ -472,14 +461,13 @@ impl Account {
             let mean = if running > 0.0 { held / running } else { output_tokens };
             let total = held + waiting * (mean + half) + running * half;
             // Nobody passes those that wait, so there is no room that they do not need.
-            let own_held = mark.held_tokens + since * self.mean_prompt;
+            let own_held = mark.held_tokens + since * learned.mean_prompt.or(0.0);
             held_tokens = others(held + waiting * (mean - half).max(0.0), own_held);
-            let own_tokens = mark.kv_tokens + (self.sent_tokens - mark.sent_tokens);
-            kv_tokens = others(total, own_tokens);
+            kv_tokens = others(total, mark.kv_tokens + (sent_tokens - mark.sent_tokens));
         }
         let told = Foreign { held_tokens, kv_tokens, requests };
-        self.others.tell(told, at, (mark.felt, output_tokens), &self.pace());
-        self.others.beyond(beyond, own);
+        let page = Page { at, felt: mark.felt, output_tokens, beyond, own };
+        self.others.tell(told, &page, &self.pace());
     }
 }
 

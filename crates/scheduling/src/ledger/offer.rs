@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::{Common, Ledger, Slot, account::Account, approximate, others::Foreign};
 use crate::{
     AdapterFit, Admission, BLOCK_BYTES, Candidate, Candidates, InferenceRequest, Load, Policy,
-    Speed, Unschedulable, lengths::Expected, prefix::Match,
+    Speed, Unschedulable,
+    outline::{Ask, Outline},
+    prefix::Match,
 };
 
 pub(super) struct Offer<'a> {
@@ -25,7 +27,6 @@ pub(super) struct Offer<'a> {
     tokens: f64,
     block_tokens: f64,
     output: f64,
-    output_variance: f64,
 }
 
 impl Ledger {
@@ -42,8 +43,6 @@ impl Ledger {
             Policy::PrefixHash => self.ring_ranks(request.prefix, slots),
             _ => Vec::new(),
         };
-        let limit = request.max_tokens.map(approximate);
-        let Expected { tokens: output, variance } = self.lengths.expect(adapter, limit);
         Offer {
             ledger: self,
             request,
@@ -57,8 +56,7 @@ impl Ledger {
             asks_lists: policy == Policy::LoraChain && adapter.is_some(),
             tokens: self.tokens_of(request.prompt_bytes),
             block_tokens: self.tokens_of(BLOCK_BYTES as u64),
-            output,
-            output_variance: variance,
+            output: self.lengths.expect(adapter, request.max_tokens.map(approximate)).tokens,
         }
     }
 
@@ -120,31 +118,27 @@ impl Offer<'_> {
 
     /// Requests such as this one that could begin there at once.
     #[inline]
-    fn places(&self, account: &Account, found: &Found) -> u32 {
-        let Found { fit, speed, unshared, pinned, others } = found;
+    fn places(
+        &self,
+        account: &Account,
+        (fit, speed): (AdapterFit, &Speed),
+        (unshared, pinned): (f64, f64),
+        others: &Foreign,
+    ) -> u32 {
         match self.request.admission {
             Admission::Always => 0,
-            _ if *fit == AdapterFit::Full => 0,
-            Admission::WhenFree => account.places(*unshared, *pinned, false, others),
+            _ if fit == AdapterFit::Full => 0,
+            Admission::WhenFree => account.places(unshared, pinned, false, others),
             Admission::WhenUnnoticed
                 if account.would_notice(speed, self.tokens + self.output, others) =>
             {
                 0
             }
             Admission::WhenSpare | Admission::WhenUnnoticed => {
-                account.places(unshared + self.output, *pinned, true, others)
+                account.places(unshared + self.output, pinned, true, others)
             }
         }
     }
-}
-
-/// What decides how many places an endpoint has.
-struct Found {
-    fit: AdapterFit,
-    speed: Speed,
-    unshared: f64,
-    pinned: f64,
-    others: Foreign,
 }
 
 impl Candidates for Offer<'_> {
@@ -160,13 +154,13 @@ impl Candidates for Offer<'_> {
         let index = self.kept.as_ref().map_or(index, |kept| kept[index]);
         let slot = self.slots[index];
         let Match { cached, pinned } = self.ledger.cached[slot.index()];
-        let account = &self.ledger.accounts[slot.index()];
+        let account = &self.ledger.accounts[slot];
         let speed = Speed { output_tokens: self.output, ..account.speed() };
         let unshared = (self.tokens - f64::from(pinned) * self.block_tokens).max(1.0);
-        let pinned = f64::from(self.ledger.prefixes.pinned(slot.0)) * self.block_tokens;
+        let pinned_tokens = f64::from(self.ledger.prefixes.pinned(slot.0)) * self.block_tokens;
         let fit = account.adapters().fit(self.adapter);
         let others = account.foreign(self.seconds, &self.common.foreign);
-        let load = account.load(&others);
+        let load = account.load(&others, self.common.output_variance);
         Candidate {
             cached_blocks: cached,
             uncached_tokens: (self.tokens - f64::from(cached) * self.block_tokens).max(1.0),
@@ -175,15 +169,35 @@ impl Candidates for Offer<'_> {
             adapter_pressure: account.adapters().pressure(),
             adapter_listed: self.asks_lists && account.lists(self.request.model),
             ring_rank: self.ring_ranks.get(index).copied().unwrap_or(u32::MAX),
-            load: Load {
-                kv_tokens: load.kv_tokens + pinned,
-                kv_variance: load.kv_variance + others.requests * self.output_variance,
-                ..load
-            },
-            places: self.places(account, &Found { fit, speed, unshared, pinned, others }),
+            load: Load { kv_tokens: load.kv_tokens + pinned_tokens, ..load },
+            places: self.places(account, (fit, &speed), (unshared, pinned_tokens), &others),
             // As long as no endpoint has shown anything, none is behind the others.
             untried: self.common.speeds.known && account.is_untried(self.now),
             ..account.candidate(speed)
         }
+    }
+    #[expect(clippy::inline_always, reason = "what is returned is as large as what there is to do")]
+    #[inline(always)]
+    fn outline(&self, index: usize) -> (Outline, Ask) {
+        let index = self.kept.as_ref().map_or(index, |kept| kept[index]);
+        let slot = self.slots[index];
+        let outline = *self.ledger.accounts.outline(slot, self.common);
+        let Match { cached, pinned } = self.ledger.cached[slot.index()];
+        let unshared = (self.tokens - f64::from(pinned) * self.block_tokens).max(1.0);
+        let (adapter, adapter_pressure) = match self.adapter {
+            None => (AdapterFit::Base, 0.0),
+            adapter => {
+                let adapters = self.ledger.accounts[slot].adapters();
+                (adapters.fit(adapter), adapters.pressure())
+            }
+        };
+        let ask = Ask {
+            uncached_tokens: (self.tokens - f64::from(cached) * self.block_tokens).max(1.0),
+            output_tokens: self.output,
+            need_tokens: unshared + self.output,
+            adapter,
+            adapter_pressure,
+        };
+        (outline, ask)
     }
 }

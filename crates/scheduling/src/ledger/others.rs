@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::mean::Mean;
+use crate::{mean::Mean, signals::SIGNAL_AGE_MAX};
 
 /// A step that takes longer than expected by this share of one has had prompts in it. Shorter ones are told by the next page.
 const FELT_STEPS: f64 = 0.5;
@@ -69,6 +69,20 @@ pub(super) struct Pace {
     pub(super) mean_prompt: f64,
 }
 
+/// A page of metrics, beside what it told of others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Page {
+    /// When it was true.
+    pub(super) at: Duration,
+    /// Prompt tokens that had been felt when it was asked for.
+    pub(super) felt: f64,
+    /// Tokens of an answer.
+    pub(super) output_tokens: f64,
+    /// Requests that it counted, less those that can have been ours; and how many these were.
+    pub(super) beyond: f64,
+    pub(super) own: f64,
+}
+
 /// See above. Times are in seconds; what a decision does not read of every endpoint is behind a pointer.
 #[derive(Debug, Default)]
 pub(super) struct Others {
@@ -117,26 +131,16 @@ impl Others {
         self.felt.tokens
     }
 
-    /// What a page said that was asked for when so much had been felt; answers have so many tokens.
-    pub(super) fn tell(
-        &mut self,
-        told: Foreign,
-        at: Duration,
-        (felt, output_tokens): (f64, f64),
-        pace: &Pace,
-    ) {
-        (self.at, self.any) = (at.as_secs_f64(), true);
-        // Those that were there are anywhere in their answers.
-        let answer = output_tokens * pace.step;
-        self.ending = if answer > 0.0 { 1.0 / answer } else { 0.0 };
-        (self.felt.told, self.felt.output_tokens) = (told, output_tokens);
-        self.felt.tokens_told = felt;
+    pub(super) fn tell(&mut self, told: Foreign, page: &Page, pace: &Pace) {
+        (self.at, self.any) = (page.at.as_secs_f64(), true);
+        // Those that were there are anywhere in their answers. Before any answer was seen, pages count as long as other signals.
+        let answer = page.output_tokens * pace.step;
+        self.ending = 1.0 / if answer > 0.0 { answer } else { SIGNAL_AGE_MAX.as_secs_f64() };
+        (self.felt.told, self.felt.output_tokens) = (told, page.output_tokens);
+        self.felt.tokens_told = page.felt;
+        // Some of ours that have just ended may be counted still.
+        self.felt.beyond = page.beyond - page.own * self.ending * PAGE_LAG_SECONDS;
         self.known = self.felt_by(self.at, 0.0, pace);
-    }
-
-    /// The page counted so many requests more than our `own`, of which some that have just ended may still be counted.
-    pub(super) fn beyond(&mut self, beyond: f64, own: f64) {
-        self.felt.beyond = beyond - own * self.ending * PAGE_LAG_SECONDS;
     }
 
     /// The page counted the requests of others itself.
@@ -194,25 +198,33 @@ impl Others {
         Foreign::default().plus(left, &known).plus(1.0 - left, pool)
     }
 
-    /// A token has come, `since` the one before or since its request was sent, if it is the first.
-    pub(super) fn token(&mut self, since: Duration, first: bool, pace: &Pace, now: Duration) {
+    /// A token has come, `since` the one before or since its request was sent, if it is the first. Says whether a prompt was
+    /// felt.
+    pub(super) fn token(
+        &mut self,
+        since: Duration,
+        first: bool,
+        pace: &Pace,
+        now: Duration,
+    ) -> bool {
         let now = now.as_secs_f64();
         let since = since.as_secs_f64().max(std::mem::replace(&mut self.heard, now));
         self.streams += u32::from(first);
         let excess = now - since - pace.step;
         let some = excess > FELT_STEPS * pace.step && now - since <= SILENCE_SECONDS_MAX;
         if !some || pace.prefill_token <= 0.0 {
-            return;
+            return false;
         }
         let waited = WAITED * (pace.step + pace.pending * pace.prefill_token);
         if first && now - since > waited {
-            return;
+            return false;
         }
         let computed = excess / pace.prefill_token;
         let ours = computed.min(pace.pending - self.felt.ours).max(0.0);
         self.felt.ours += ours;
         self.felt.tokens += computed - ours;
         self.known = self.felt_by(now, 0.0, pace);
+        true
     }
 
     /// A prompt of ours with so many tokens is not pending any more.

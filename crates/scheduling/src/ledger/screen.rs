@@ -52,10 +52,10 @@ impl Ledger {
         rule: &OutlierDetection,
         now: Duration,
     ) -> Screened<'a> {
-        if usable.iter().all(|slot| self.accounts[slot.index()].is_settled()) {
+        if self.accounts.are_settled(usable) {
             return Screened { slots: usable.into(), ..Screened::default() };
         }
-        let admitted = |index: &usize| self.accounts[usable[*index].index()].admits(now);
+        let admitted = |index: &usize| self.accounts[usable[*index]].admits(now);
         let mut places: Indices = (0..usable.len()).filter(admitted).collect();
         if !rule.may_be_out(usable.len() - places.len(), usable.len()) {
             places = (0..usable.len()).collect();
@@ -70,16 +70,16 @@ impl Ledger {
 
     /// Those that are new among others and have as much as they may; in order.
     fn beginners(&mut self, usable: &[Slot], places: &[usize], now: Duration) -> Indices {
-        let at = |place: &usize| usable[*place].index();
+        let at = |place: &usize| usable[*place];
         let known = places.iter().map(|place| &self.accounts[at(place)]);
-        let known = known.filter(|account| account.slow_start == SlowStart::Done);
+        let known = known.filter(|account| account.details.slow_start == SlowStart::Done);
         let most = known.map(Account::in_flight).max();
         for place in places {
-            self.accounts[at(place)].slow_start.begin(most.is_some(), now);
+            self.accounts[at(place)].details.slow_start.begin(most.is_some(), now);
         }
         let mut limited = |place: &usize| {
             let account = &mut self.accounts[at(place)];
-            let limited = account.slow_start.limits(account.in_flight(), most, now);
+            let limited = account.details.slow_start.limits(account.in_flight(), most, now);
             limited && most.is_some()
         };
         places.iter().copied().filter(|place| limited(place)).collect()

@@ -188,10 +188,10 @@ fn load_after_report(page: Signals, own: usize, report: Report) -> Load {
     let claims: Vec<Claim> =
         (0..own).map(|_| pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES)).1).collect();
     pool.ledger.reported(&claims[0], report, NOW);
-    let signals = &pool.ledger.accounts[0].candidate(Speed::default()).signals;
+    let signals = &pool.ledger.accounts[pool.slots[0]].candidate(Speed::default()).signals;
     assert_eq!(signals.kv_blocks, Some(Reading { value: CAPACITY_BLOCKS, heard: NOW }));
-    let account = &pool.ledger.accounts[0];
-    account.load(&account.foreign(NOW.as_secs_f64(), &Foreign::default()))
+    let account = &pool.ledger.accounts[slot];
+    account.load(&account.foreign(NOW.as_secs_f64(), &Foreign::default()), 0.0)
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn the_later_of_a_page_and_a_report_is_what_policies_see() {
     let mut pool = Pool::new(1);
     let slot = pool.slots[0];
     let seen = |pool: &Pool| {
-        let account = &pool.ledger.accounts[0];
+        let account = &pool.ledger.accounts[pool.slots[0]];
         let signals = account.candidate(Speed::default()).signals.clone();
         (signals.waiting.unwrap(), signals.kv_usage.unwrap(), signals.running.unwrap().value)
     };
@@ -283,7 +283,7 @@ fn a_prompt_whose_first_token_nobody_tells_of_is_pending_until_it_must_be_comput
     let claims =
         [pool.pick(Policy::Predicted, &unstreamed).1, pool.pick(Policy::Predicted, &unstreamed).1];
     let mut pending_at = |after: f64| {
-        pool.ledger.accounts[slot.index()].settle(NOW + Duration::from_secs_f64(after));
+        pool.ledger.accounts[slot].settle(NOW + Duration::from_secs_f64(after));
         pool.ledger.prefill_tokens_pending(slot)
     };
     // At the 0.15 ms a token takes as long as nothing is known, one prompt after the other.
@@ -414,8 +414,9 @@ fn others(running: u32, before: u32, meanwhile: u32) -> (f64, f64) {
     let mark = send(before);
     send(meanwhile);
     pool.scraped(0, mark, running, 0.5);
-    let account = &pool.ledger.accounts[slot.index()];
-    let load = account.load(&account.foreign(NOW.as_secs_f64(), &Foreign::default()));
+    let account = &pool.ledger.accounts[slot];
+    let others = account.foreign(NOW.as_secs_f64(), &Foreign::default());
+    let load = account.load(&others, 0.0);
     (load.foreign_requests, load.foreign_kv_tokens)
 }
 
@@ -771,7 +772,7 @@ proptest! {
         for slot in &model.named {
             prop_assert_eq!(model.ledger.in_flight(*slot), 0);
             prop_assert!(model.ledger.prefill_tokens_pending(*slot).abs() < 1e-9);
-            let load = model.ledger.accounts[slot.index()].load(&Foreign::default());
+            let load = model.ledger.accounts[*slot].load(&Foreign::default(), 0.0);
             prop_assert_eq!(model.ledger.prefixes.pinned(slot.0), 0);
             let own = (load.prefill_tokens, load.kv_tokens, load.kv_variance, load.context_tokens);
             prop_assert_eq!(own, (0.0, 0.0, 0.0, 0.0));

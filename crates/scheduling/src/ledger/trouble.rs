@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Claim, Ledger, Slot, account::Account};
+use super::{
+    Claim, Ledger, Slot,
+    account::{Account, Details},
+};
 use crate::{
     Chance, Outcome, Signals,
     breaker::{CircuitBreaker, Sent},
@@ -32,57 +35,51 @@ impl Trouble {
 impl Ledger {
     /// What takes the endpoint out, if anything does.
     pub fn trouble(&self, slot: Slot) -> Option<Trouble> {
-        self.accounts[slot.index()].trouble()
+        self.accounts[slot].trouble()
     }
 
     /// The endpoint was not usable, and is again: it begins slowly.
     pub fn returned(&mut self, slot: Slot) {
-        let account = &mut self.accounts[slot.index()];
+        let account = &mut self.accounts[slot];
         // Its failed health checks may have come from a restart, of which no counter has told yet.
-        *account.pulse = Pulse::default();
-        account.note_condition();
-        account.slow_start = SlowStart::New;
+        account.details.pulse = Pulse::default();
+        account.details.slow_start = SlowStart::New;
     }
 }
 
 impl Account {
     fn trouble(&self) -> Option<Trouble> {
-        if self.breaker.is_open() {
+        if self.details.breaker.is_open() {
             Some(Trouble::Ejected)
         } else {
-            self.pulse.is_hung().then_some(Trouble::Hung)
+            self.details.pulse.is_hung().then_some(Trouble::Hung)
         }
     }
 
-    /// Nothing is or was lately the matter with it.
+    /// Nothing is or was lately the matter with it. That does not change with time.
     pub(super) fn is_settled(&self) -> bool {
-        debug_assert_eq!(self.well, !self.breaker.is_open() && self.pulse.is_felt());
-        self.well && self.slow_start.is_over()
-    }
-
-    /// To be called when its breaker or its pulse may have changed.
-    fn note_condition(&mut self) {
-        self.well = !self.breaker.is_open() && self.pulse.is_felt();
+        let Details { breaker, pulse, slow_start, .. } = &*self.details;
+        !breaker.is_open() && pulse.is_felt() && slow_start.is_over()
     }
 
     /// Whether it may get a request now, as far as its condition goes.
     pub(super) fn admits(&self, now: Duration) -> bool {
-        self.breaker.admits(now) && self.pulse.admits(self.in_flight(), now)
+        self.details.breaker.admits(now) && self.details.pulse.admits(self.in_flight(), now)
     }
 
     /// A request is about to be charged.
     pub(super) fn send(&mut self, now: Duration) -> Sent {
-        self.pulse.sent(self.in_flight(), now);
-        self.breaker.send(self.sent + 1, now)
+        self.details.pulse.sent(self.in_flight(), now);
+        self.details.breaker.send(self.details.sent + 1, now)
     }
 
     /// Tokens came.
     pub(super) fn show_life(&mut self, claim: &Claim, now: Duration) {
         let before = self.trouble();
-        self.pulse.alive(now);
+        self.details.pulse.alive(now);
         if claim.first_token.is_none() {
-            self.breaker.first_token(claim.numbered, self.sent);
-            self.slow_start.served();
+            self.details.breaker.first_token(claim.numbered, self.details.sent);
+            self.details.slow_start.served();
         }
         self.come_back(before);
     }
@@ -97,13 +94,20 @@ impl Account {
     ) {
         let before = self.trouble();
         if outcome == Outcome::Served {
-            self.pulse.alive(now);
+            self.details.pulse.alive(now);
             if claim.first_token.is_none() {
-                self.slow_start.served();
+                self.details.slow_start.served();
             }
         }
-        self.pulse.ended(self.in_flight());
-        self.breaker.end(claim.numbered, outcome, self.sent, &claim.rule, now, chance);
+        self.details.pulse.ended(self.in_flight());
+        self.details.breaker.end(
+            claim.numbered,
+            outcome,
+            self.details.sent,
+            &claim.rule,
+            now,
+            chance,
+        );
         self.come_back(before);
     }
 
@@ -112,23 +116,21 @@ impl Account {
         let before = self.trouble();
         let alone = PoolSpeed::of(std::iter::once(self.learned()));
         let token = alone.speed(self.learned()).prefill_token_seconds;
-        self.pulse.scraped(signals, self.prefill_tokens_pending() * token);
+        self.details.pulse.scraped(signals, self.prefill_tokens_pending() * token);
         self.come_back(before);
     }
 
     /// Another process is at this address: what the one before did is not held against it.
     pub(super) fn begin_anew(&mut self) {
-        *self.breaker = CircuitBreaker::anew(self.sent);
-        *self.pulse = Pulse::default();
-        self.note_condition();
-        self.slow_start = SlowStart::New;
+        self.details.breaker = CircuitBreaker::anew(self.details.sent);
+        self.details.pulse = Pulse::default();
+        self.details.slow_start = SlowStart::New;
     }
 
     /// If it was out and is no longer, it begins slowly.
     fn come_back(&mut self, before: Option<Trouble>) {
-        self.note_condition();
         if before.is_some() && self.trouble().is_none() {
-            self.slow_start = SlowStart::New;
+            self.details.slow_start = SlowStart::New;
         }
     }
 }

@@ -4,7 +4,11 @@
 use smallvec::SmallVec;
 
 use super::ranking::{self, Ranked, Totals};
-use crate::{AdapterFit, COSTS_MAX, Candidate, Candidates, Chance, Choices, Load};
+use crate::{
+    AdapterFit, COSTS_MAX, Candidates, Chance, Choices, Load,
+    decision::total,
+    outline::{Ask, Outline},
+};
 
 /// Candidates so close to the best are as good, and chance chooses: predictions are not better than that, and gateways
 /// that see the same numbers must not all do the same.
@@ -20,71 +24,106 @@ const TERMS: [&str; 7] =
     ["kv_wait", "prefill_ahead", "prefill", "adapter", "decode", "crowding", "stall"];
 
 pub(super) fn rank(candidates: &(impl Candidates + ?Sized), chance: &mut Chance) -> Ranked {
+    if candidates.len() <= COSTS_MAX {
+        rank_few(candidates, chance)
+    } else {
+        rank_many(candidates, chance)
+    }
+}
+
+/// Of few, all costs are told, so that they are worked out once.
+fn rank_few(candidates: &(impl Candidates + ?Sized), chance: &mut Chance) -> Ranked {
     let mut pool = PoolLoad::default();
     let mut trial = None;
-    let mut costs: SmallVec<[[f64; TERMS.len()]; COSTS_MAX]> =
-        SmallVec::with_capacity(candidates.len());
-    for index in 0..candidates.len() {
-        let candidate = candidates.get(index);
-        pool.add(&candidate);
-        costs.push(cost(&candidate));
+    let mut costs: SmallVec<[[f64; TERMS.len()]; COSTS_MAX]> = SmallVec::new();
+    for (index, candidate) in candidates.all().enumerate() {
+        let outline = Outline::of(&candidate.load, &candidate.speed, candidate.in_flight);
+        pool.add(&outline);
+        costs.push(cost(&outline, &Ask::of(&candidate), |need, decode| {
+            kv_wait(need, decode, &candidate.load)
+        }));
         if candidate.untried && trial.is_none() {
             trial = Some(index);
         }
     }
-    let [in_flight, crowded] = pool.of_each(costs.len());
-    let terms = |index: usize| {
-        let [kv_wait, ahead, prefill, adapter, decode, crowding, stall] = costs[index];
-        [kv_wait, ahead, prefill, adapter, decode, crowding * crowded, stall * in_flight]
-    };
+    let pool = pool.of_each(costs.len());
+    let terms = |index: usize| in_pool(costs[index], pool);
     ranking::rank(costs.len(), &TERMS, terms, |totals| choices(trial, totals, chance))
 }
 
-/// What choosing it costs; of the last two terms, for each request that is in flight on the pool's endpoints.
-#[inline]
-fn cost(candidate: &Candidate<'_>) -> [f64; TERMS.len()] {
-    let Candidate { load, speed, .. } = candidate;
-    let uncached = candidate.uncached_tokens;
-    let decode = speed.output_tokens * step(candidate);
-    let need = candidate.unshared_tokens + speed.output_tokens;
-    // Seconds of the whole cache's turnover that it takes.
-    let own = taken(load).min(1.0);
-    let room = load.kv_capacity.map_or(0.0, |capacity| need * decode / capacity.max(1.0));
-    // A slot that this request takes is one that the next adapter has to wait for: on average until half of a request's
-    // time is over, and the likelier, the fewer are left.
-    let slot = candidate.adapter_pressure.powi(2) * decode / 2.0;
-    let adapter = match candidate.adapter {
-        AdapterFit::Base | AdapterFit::Active => 0.0,
-        AdapterFit::Resident => slot,
-        AdapterFit::Room => ADAPTER_SWAP_SECONDS + slot,
-        // It waits itself, while requests of the adapters in the slots go on passing it.
-        AdapterFit::Full => ADAPTER_SWAP_SECONDS + candidate.adapter_pressure * decode,
+/// Of many, outlines and sums are enough; costs are worked out of the few that are told of.
+fn rank_many(candidates: &(impl Candidates + ?Sized), chance: &mut Chance) -> Ranked {
+    let mut pool = PoolLoad::default();
+    let mut trial = None;
+    let mut sums: Vec<[f64; 3]> = Vec::with_capacity(candidates.len());
+    let cost_of = |index: usize, outline: &Outline, ask: &Ask| {
+        cost(outline, ask, |need, decode| kv_wait_of(candidates, index, need, decode))
     };
+    sums.extend((0..candidates.len()).map(|index| {
+        let (outline, ask) = candidates.outline(index);
+        pool.add(&outline);
+        if outline.idle && trial.is_none() && candidates.get(index).untried {
+            trial = Some(index);
+        }
+        let [own @ .., crowding, stall] = cost_of(index, &outline, &ask);
+        [total(&own), crowding, stall]
+    }));
+    let pool = pool.of_each(sums.len());
+    let totals = sums.iter().map(|[own, crowding, stall]| {
+        let [in_flight, crowded] = pool;
+        own + crowding * crowded + stall * in_flight
+    });
+    let terms = |index: usize| {
+        let (outline, ask) = candidates.outline(index);
+        in_pool(cost_of(index, &outline, &ask), pool)
+    };
+    ranking::explain(totals, &TERMS, terms, |totals| choices(trial, totals, chance))
+}
+
+/// What choosing it costs; of the last two terms, for each request that is in flight on the pool's endpoints. `kv_wait`
+/// tells how long so many KV tokens are waited for, with requests that take so long.
+#[inline]
+fn cost(outline: &Outline, ask: &Ask, kv_wait: impl FnOnce(f64, f64) -> f64) -> [f64; TERMS.len()] {
+    let need = ask.need_tokens;
+    let decode = ask.output_tokens * outline.step_seconds;
+    let prefill = ask.uncached_tokens * outline.prefill_token_seconds;
     [
-        kv_wait(need, decode, candidate),
-        load.prefill_tokens * speed.prefill_token_seconds,
-        uncached * speed.prefill_token_seconds,
-        adapter,
+        if need <= outline.room { 0.0 } else { kv_wait(need, decode) },
+        outline.ahead_seconds,
+        prefill,
+        adapter_seconds(ask, decode),
         // Its own answer, a step a token.
         decode,
         // KV room that it takes and others have to wait for: the likelier, the fuller both this endpoint and the pool are.
-        room * own * own,
+        need * decode * outline.crowding,
         // While a prompt is computed, nobody else on the machine gets a token.
-        uncached * speed.prefill_token_seconds,
+        prefill,
     ]
 }
 
-/// Seconds of a step with all the context that is there and on its way.
-fn step(candidate: &Candidate<'_>) -> f64 {
-    let Candidate { load, speed, .. } = candidate;
-    let context = load.context_tokens + load.foreign_kv_tokens;
-    speed.step_seconds + speed.context_token_seconds * context
+/// The same, with these numbers of requests.
+fn in_pool(
+    [kv_wait, ahead, prefill, adapter, decode, crowding, stall]: [f64; TERMS.len()],
+    [in_flight, crowded]: [f64; 2],
+) -> [f64; TERMS.len()] {
+    [kv_wait, ahead, prefill, adapter, decode, crowding * crowded, stall * in_flight]
 }
 
-/// Share of the KV cache that is taken, more than the whole if requests wait for it; 0 if its size is not known.
-fn taken(load: &Load) -> f64 {
-    load.kv_capacity
-        .map_or(0.0, |capacity| (load.kv_tokens + load.foreign_kv_tokens) / capacity.max(1.0))
+/// What its adapter costs, where an answer takes so many seconds.
+#[inline]
+fn adapter_seconds(ask: &Ask, decode: f64) -> f64 {
+    // How often it has to be brought in, takes a slot, and waits itself, while requests of the adapters in the slots go on
+    // passing it. By a table, since a branch would go another way on every endpoint.
+    let [swaps, slots, waits] = match ask.adapter {
+        AdapterFit::Base | AdapterFit::Active => [0.0, 0.0, 0.0],
+        AdapterFit::Resident => [0.0, 1.0, 0.0],
+        AdapterFit::Room => [1.0, 1.0, 0.0],
+        AdapterFit::Full => [1.0, 0.0, 1.0],
+    };
+    // A slot that this request takes is one that the next adapter has to wait for: on average until half of a request's
+    // time is over, and the likelier, the fewer are left.
+    let slot = ask.adapter_pressure.powi(2) * decode / 2.0;
+    swaps * ADAPTER_SWAP_SECONDS + slots * slot + waits * (ask.adapter_pressure * decode)
 }
 
 /// A pool's endpoints, on average.
@@ -99,9 +138,9 @@ struct PoolLoad {
 
 impl PoolLoad {
     #[inline]
-    fn add(&mut self, candidate: &Candidate<'_>) {
-        self.in_flight += f64::from(candidate.in_flight) + candidate.load.foreign_requests;
-        self.taken += taken(&candidate.load);
+    fn add(&mut self, outline: &Outline) {
+        self.in_flight += outline.in_flight;
+        self.taken += outline.taken;
     }
 
     /// Requests in flight on each of so many endpoints, and the same times the square of the share of the KV cache that is
@@ -115,17 +154,20 @@ impl PoolLoad {
 
 /// Seconds until there is room for `need` more KV tokens: what is expected to be missing over the rate at which requests
 /// that end give tokens back, each after `hold` seconds.
-fn kv_wait(need: f64, hold: f64, candidate: &Candidate<'_>) -> f64 {
-    let load = &candidate.load;
+fn kv_wait(need: f64, hold: f64, load: &Load) -> f64 {
     let taken = load.kv_tokens + load.foreign_kv_tokens;
-    let Some(capacity) = load.kv_capacity.filter(|capacity| *capacity > 0.0) else {
-        return 0.0;
-    };
+    let capacity = load.kv_capacity.tokens();
     let missing = expected_excess(taken + need - capacity, load.kv_variance);
     if missing <= 0.0 {
         return 0.0;
     }
     missing * hold.max(1e-3) / taken.min(capacity).max(need)
+}
+
+/// The same of a candidate. Most have room enough, which their outlines tell.
+#[cold]
+fn kv_wait_of(candidates: &(impl Candidates + ?Sized), index: usize, need: f64, hold: f64) -> f64 {
+    kv_wait(need, hold, &candidates.get(index).load)
 }
 
 /// E[max(0, X)] for a normal X of this mean and variance: φ and Φ in the logistic approximation.
@@ -149,13 +191,10 @@ fn expected_excess(mean: f64, variance: f64) -> f64 {
 fn choices(trial: Option<usize>, totals: &Totals<'_>, chance: &mut Chance) -> Choices {
     let least = totals.cheapest.first().map_or(f64::INFINITY, |index| totals.all[*index]);
     let band = least + (least * BAND_SHARE).max(BAND_SECONDS);
-    let within = totals.all.iter().filter(|total| **total <= band).count();
-    let drawn = chance.below(within);
+    let within = totals.up_to(band);
+    let drawn = chance.below(within.len());
     let trial = trial.filter(|_| chance.below(TRIAL_EACH) == 0);
-    let best = || {
-        let within = totals.all.iter().enumerate().filter(|(_, total)| **total <= band);
-        within.map(|(index, _)| index).nth(drawn)
-    };
+    let best = || within.get(drawn).copied();
     totals.first_then_cheapest(trial.or_else(best))
 }
 

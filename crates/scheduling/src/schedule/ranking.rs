@@ -30,20 +30,28 @@ pub(super) fn rank<const N: usize>(
     terms: impl Fn(usize) -> [f64; N],
     choose: impl FnOnce(&Totals<'_>) -> Choices,
 ) -> Ranked {
-    let mut few: SmallVec<[[f64; N]; COSTS_MAX]> = SmallVec::new();
-    let mut all: SmallVec<[f64; 2 * COSTS_MAX]> = SmallVec::new();
-    if len <= COSTS_MAX {
-        few.extend((0..len).map(&terms));
-        all.extend(few.iter().map(|terms| total(terms)));
-    } else {
-        all.extend((0..len).map(|index| total(&terms(index))));
+    let totals = (0..len).map(|index| total(&terms(index)));
+    explain(totals, names, &terms, choose)
+}
+
+/// Ranks candidates by these sums of their terms; which terms these are is asked of the few that are told of.
+pub(super) fn explain<const N: usize>(
+    totals: impl Iterator<Item = f64>,
+    names: &'static [&'static str; N],
+    terms: impl Fn(usize) -> [f64; N],
+    choose: impl FnOnce(&Totals<'_>) -> Choices,
+) -> Ranked {
+    let all: SmallVec<[f64; 2 * COSTS_MAX]> = totals.collect();
+    let mut told = cheapest(&all);
+    let choices = choose(&Totals { all: &all, cheapest: &told });
+    // Whoever is chosen is explained. One of many equals, or one on trial, takes the place of the dearest.
+    let untold = choices.first().filter(|chosen| !told.contains(chosen));
+    if let (Some(chosen), Some(dearest)) = (untold, told.last_mut()) {
+        *dearest = *chosen;
     }
-    let cheapest = cheapest(&all);
-    // Of many candidates, the terms of the few that are explained are worked out a second time.
-    let explained = |index: usize| few.get(index).copied().unwrap_or_else(|| terms(index));
-    let cost = |index: &usize| (*index, Cost::of(names, &explained(*index)));
-    let costs = cheapest.iter().map(cost).collect();
-    Ranked { choices: choose(&Totals { all: &all, cheapest: &cheapest }), costs }
+    let cost = |index: &usize| (*index, Cost::of(names, &terms(*index)));
+    let costs = told.iter().map(cost).collect();
+    Ranked { choices, costs }
 }
 
 fn cheapest(totals: &[f64]) -> SmallVec<[usize; COSTS_MAX]> {
@@ -97,6 +105,18 @@ pub(super) fn dice(chance: &mut Chance) -> impl FnOnce(&Totals<'_>) -> Choices {
 }
 
 impl Totals<'_> {
+    /// Those that cost no more than this, in the candidates' order.
+    pub(super) fn up_to(&self, most: f64) -> SmallVec<[usize; COSTS_MAX]> {
+        let within = |index: &usize| self.all[*index] <= most;
+        if self.cheapest.last().is_some_and(within) {
+            return (0..self.all.len()).filter(within).collect();
+        }
+        let mut few: SmallVec<[usize; COSTS_MAX]> =
+            self.cheapest.iter().copied().take_while(within).collect();
+        few.sort_unstable();
+        few
+    }
+
     /// Somebody, and the cheapest others in order.
     pub(super) fn first_then_cheapest(&self, first: Option<usize>) -> Choices {
         let rest = self.cheapest.iter().copied().filter(|index| Some(*index) != first);

@@ -7,7 +7,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{AdapterFit, CHOICES_MAX, EndpointId, Load, Reading, Signals, Speed};
+use crate::{AdapterFit, CHOICES_MAX, EndpointId, KvCapacity, Load, Reading, Signals, Speed};
 
 const NOW: Duration = Duration::from_secs(100);
 
@@ -75,7 +75,7 @@ impl Parsed {
     }
 
     /// With the speed of a 7B model on a mid-range GPU and answers of 100 tokens.
-    fn candidate(&self) -> Candidate<'_> {
+    pub(super) fn candidate(&self) -> Candidate<'_> {
         let number = |key: &str| self.number(key).unwrap_or(0.0);
         let whole = |key: &str| self.whole(key).unwrap_or(0);
         Candidate {
@@ -88,7 +88,7 @@ impl Parsed {
                 context_tokens: number("context"),
                 foreign_kv_tokens: number("foreign_kv"),
                 foreign_requests: number("foreign"),
-                kv_capacity: self.number("capacity"),
+                kv_capacity: self.number("capacity").map(KvCapacity::of).unwrap_or_default(),
             },
             cached_blocks: whole("cached"),
             uncached_tokens: self.number("uncached").unwrap_or(1.0),

@@ -128,3 +128,12 @@ fn old_samples_count_for_little_once_new_ones_come() {
     let step = estimate.t.or(0.0);
     assert!(step < 0.022, "{step}");
 }
+
+#[test]
+fn chunks_that_come_at_once_leave_numbers_that_can_be_compared() {
+    let mut estimate = SpeedEstimate::default();
+    let gap = Gap { took: Duration::ZERO, tokens: 1.0, context: 1000.0, clear: true };
+    assert!(estimate.gap(Duration::from_secs(1), gap));
+    let speed = PoolSpeed::of(std::iter::once(&estimate)).speed(&estimate);
+    assert!(speed.step_seconds.is_finite() && speed.context_token_seconds.is_finite(), "{speed:?}");
+}

@@ -116,7 +116,6 @@ async fn adapters_are_asked_for_by_name() {
 async fn failures_are_counted_by_kind() {
     let server = Server::start(SimConfig::fast()).await.unwrap();
     let mut plan = plan(&server, Pace::Closed(2), 5).await;
-    plan.timeout = Duration::from_millis(300);
     for (fault, kind) in [
         (Fault::Status(StatusCode::SERVICE_UNAVAILABLE), Failure::Status(503)),
         (Fault::CutAfter(3), Failure::Cut),
@@ -124,6 +123,9 @@ async fn failures_are_counted_by_kind() {
         (Fault::Hang, Failure::Timeout),
     ] {
         server.handle().set_fault(fault);
+        if kind == Failure::Timeout {
+            plan.timeout = Duration::from_millis(300);
+        }
         let measured = run(&plan).await;
         assert_eq!((measured.completed, measured.failed), (0, 5), "{kind}");
         let kinds: Vec<_> = measured.errors.iter().map(|(kind, e)| (*kind, e.count)).collect();
@@ -185,7 +187,8 @@ async fn what_has_no_room_is_not_sent_and_said() {
     let server = Server::start(SimConfig::fast()).await.unwrap();
     server.handle().set_fault(Fault::Hang);
     let mut plan = plan(&server, Pace::Constant(1000.0), 10).await;
-    (plan.in_flight_max, plan.timeout) = (3, Duration::from_millis(300));
+    // Nobody gives up before the last of them was due.
+    (plan.in_flight_max, plan.timeout) = (3, Duration::from_secs(1));
     let measured = run(&plan).await;
     assert_eq!((measured.started, measured.failed, measured.not_sent), (3, 3, 7));
 }

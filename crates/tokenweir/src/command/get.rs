@@ -32,7 +32,7 @@ pub(crate) fn run(args: &GetArgs) -> Outcome {
 }
 
 /// What people call kinds besides their names: as kubectl does.
-const SHORT: [(&str, &str); 9] = [
+const SHORT: [(&str, &str); 10] = [
     ("infpool", "InferencePool"),
     ("gw", "Gateway"),
     ("vs", "VirtualService"),
@@ -42,6 +42,7 @@ const SHORT: [(&str, &str); 9] = [
     ("po", "Pod"),
     ("gc", "GatewayClass"),
     ("gtw", "Gateway"),
+    ("refgrant", "ReferenceGrant"),
 ];
 
 /// The kind of that name, in any case, singular or plural.

@@ -41,14 +41,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
             configuration.wait_for(Arc::clone(&kubernetes));
             let apply = move |watched| configuration.take_watched(watched);
             let follow = Arc::clone(&kubernetes).follow(app.background(), apply);
-            let started = || {
-                let version = env!("CARGO_PKG_VERSION");
-                tracing::info!(
-                    version,
-                    "started; ready once the Kubernetes API server has told all"
-                );
-            };
-            let outcome = app.run(stop, follow, started);
+            tracing::info!("the Kubernetes API server is asked for all objects");
+            let outcome = app.run(stop, follow, ready);
             runtime().map_err(Failed::run)?.block_on(kubernetes.release());
             outcome
         }
@@ -62,13 +56,15 @@ fn runtime() -> std::io::Result<Runtime> {
 
 /// Where the API server is, and as whom it is asked.
 fn read_kubernetes(settings: &Settings) -> Result<Box<Kubernetes>, String> {
-    let KubernetesSettings { namespace, lease_name, lease_namespace } = settings.kubernetes.clone();
+    let KubernetesSettings { namespace, lease_name, lease_namespace, publish_service } =
+        settings.kubernetes.clone();
     let options = KubernetesOptions {
         namespace: namespace.map(|name| name.0),
         labels: settings.labels.clone(),
         lease_name: lease_name.0,
         lease_namespace: lease_namespace.map(|name| name.0),
         identity: identity(),
+        publish_service: publish_service.map(|name| name.0),
     };
     let runtime = runtime().map_err(|error| error.to_string())?;
     runtime.block_on(Kubernetes::read(options)).map(Box::new)

@@ -111,6 +111,7 @@ async fn on_screen(args: &TopArgs, mut fleet: Fleet) -> Outcome {
             key = keys.recv() => match key {
                 Some(Key::Sort) => order.by = table::after(order.by),
                 Some(Key::Reverse) => order.reverse = !order.reverse,
+                Some(Key::Scroll(by)) => screen.scroll(by),
                 Some(Key::Redraw) => {}
                 Some(Key::Quit) | None => return Ok(()),
             },

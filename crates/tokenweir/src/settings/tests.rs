@@ -96,8 +96,10 @@ fn the_defaults_are_those_of_the_help_text() {
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown = serde_json::to_value(Settings::default().shown()).unwrap();
     let shown = shown.as_object().unwrap();
-    // Limits have no flags, and namespaces no defaults.
-    let in_help = |key: &str, value: &serde_json::Value| key != "limits" && !value.is_null();
+    // Sections have no flags; namespaces and the Service have no defaults.
+    let in_help = |key: &str, value: &serde_json::Value| {
+        !["limits", "traces"].contains(&key) && !value.is_null()
+    };
     for (key, value) in shown.iter().filter(|(key, value)| in_help(key, value)) {
         let value = match value.as_object() {
             Some(labels) => {
@@ -111,7 +113,7 @@ fn the_defaults_are_those_of_the_help_text() {
         let (_, default) = about.split_once("[default: ").unwrap();
         assert_eq!(default, value.replace('"', ""), "{key}");
     }
-    assert_eq!(shown.len(), 14);
+    assert_eq!(shown.len(), 16);
 }
 
 #[test]
@@ -138,6 +140,7 @@ endpoint-header: false
 namespace: team-a
 lease-name: blue
 lease-namespace: infra
+publish-service: infra/blue
 ";
 
 #[test]
@@ -154,6 +157,7 @@ fn every_setting_can_be_in_the_file() {
         "log-format=text",
         "namespace=team-a",
         "policy=random",
+        "publish-service=infra/blue",
         "scrape-interval=250ms",
         "stats=[::1]:3",
     ];
@@ -176,6 +180,7 @@ fn a_flag_wins_over_the_file() {
         "--namespace=team-b",
         "--lease-name=green",
         "--lease-namespace=infra-b",
+        "--publish-service=green",
     ];
     let expected = [
         "admin=127.0.0.9:1",
@@ -187,6 +192,7 @@ fn a_flag_wins_over_the_file() {
         "lease-namespace=infra-b",
         "namespace=team-b",
         "policy=least-request",
+        "publish-service=green",
         "scrape-interval=9s",
         "stats=127.0.0.9:3",
     ];
@@ -269,6 +275,11 @@ fn names_are_such_as_kubernetes_takes() {
         each(key, &[("team-1", Ok("team-1")), ("", wrong), ("Team", wrong), ("-a", wrong)]);
         each(key, &[("a/b", wrong), (&long, wrong)]);
     }
+    let wrong =
+        Err("expected the name of a Service, or its namespace and name such as infra/gateway");
+    let right = [("gateway", Ok("gateway")), ("infra/gateway", Ok("infra/gateway"))];
+    each("publish-service", &right);
+    each("publish-service", &[("", wrong), ("/a", wrong), ("a/", wrong), ("a/b/c", wrong)]);
 }
 
 #[test]

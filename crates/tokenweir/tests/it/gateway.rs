@@ -2,6 +2,8 @@
 //! ask it.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsString,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -26,11 +28,13 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A port below those that outgoing connections take theirs from.
+/// A port below those that outgoing connections take theirs from, and another one each time.
 pub(crate) fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = fastrand::u16(21_000..32_000);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if is_free && GIVEN.lock().expect("no panic").insert(port) {
             return port;
         }
     }
@@ -58,8 +62,8 @@ impl Endpoint {
 pub(crate) struct Gateway {
     pub(crate) child: Child,
     pub(crate) port: u16,
-    health: u16,
-    stats: u16,
+    pub(crate) health: u16,
+    pub(crate) stats: u16,
     /// What it has said on stderr, if that is read.
     said: Arc<Mutex<String>>,
 }
@@ -72,11 +76,13 @@ pub(crate) struct Start {
     pub(crate) log: &'static str,
     /// `ulimit -n`
     pub(crate) files: Option<u64>,
+    pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
 impl Default for Start {
     fn default() -> Self {
-        Self { stdout: Stdio::null(), reads_stderr: true, log: "info", files: None }
+        let (stdout, environment) = (Stdio::null(), Vec::new());
+        Self { stdout, reads_stderr: true, log: "info", files: None, environment }
     }
 }
 
@@ -105,7 +111,7 @@ impl Gateway {
         for (flag, port) in [("--admin", admin), ("--health", health), ("--stats", stats)] {
             command.args([flag, &format!("127.0.0.1:{port}")]);
         }
-        command.env("TOKENWEIR_LOG", start.log).stdin(Stdio::null());
+        command.envs(start.environment).env("TOKENWEIR_LOG", start.log).stdin(Stdio::null());
         let mut child =
             command.stdout(start.stdout).stderr(Stdio::piped()).spawn().expect("it starts");
         let said = Arc::new(Mutex::new(String::new()));
@@ -186,6 +192,14 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What it takes of memory.
+pub(crate) fn resident_kib(gateway: &Gateway) -> u64 {
+    let path = format!("/proc/{}/status", gateway.child.id());
+    let status = fs::read_to_string(path).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 pub(crate) fn get(path: &str) -> String {

@@ -27,6 +27,7 @@ struct TotalJson {
     refusals: u64,
     retries: u64,
     disconnects: u64,
+    broken: u64,
 }
 
 /// Mean rates per second, and times.
@@ -53,6 +54,7 @@ struct PointJson {
     completion_tokens: Digits,
     refusals: Digits,
     retries: Digits,
+    broken: Digits,
     in_flight: Option<u32>,
     queued: Option<usize>,
     ttft: Times,
@@ -67,6 +69,7 @@ struct Columns {
     completion_tokens: Vec<Digits>,
     refusals: Vec<Digits>,
     retries: Vec<Digits>,
+    broken: Vec<Digits>,
     in_flight: Vec<Option<u32>>,
     queued: Vec<Option<usize>>,
     ttft: Vec<Times>,
@@ -167,6 +170,7 @@ impl Series {
                 refusals: totals.refusals,
                 retries: totals.retries,
                 disconnects: totals.disconnects,
+                broken: totals.broken,
             },
             point: PointJson::of(self.by_second.back(0).unwrap_or(&Point::GAP)),
             minute: MinuteJson {
@@ -199,6 +203,7 @@ impl Outcome {
             TalliedOutcome::Retry => "retry",
             TalliedOutcome::Refusal => "refusal",
             TalliedOutcome::Disconnect => "disconnect",
+            TalliedOutcome::Broken => "broken",
         };
         let (total, five_minutes, hour) = (self.count, since(5), since(READINGS_MAX - 1));
         OutcomeJson { outcome, pool, what, total, five_minutes, hour }
@@ -219,6 +224,7 @@ impl PointJson {
             completion_tokens: Digits(point.completion_tokens),
             refusals: Digits(point.refusals),
             retries: Digits(point.retries),
+            broken: Digits(point.broken),
             in_flight: point.in_flight,
             queued: point.queued,
             ttft: times(point.ttft),
@@ -237,6 +243,7 @@ impl Columns {
             completion_tokens: rates(|point| point.completion_tokens),
             refusals: rates(|point| point.refusals),
             retries: rates(|point| point.retries),
+            broken: rates(|point| point.broken),
             in_flight: points.iter().map(|point| point.in_flight).collect(),
             queued: points.iter().map(|point| point.queued).collect(),
             ttft: points.iter().map(|point| times(point.ttft)).collect(),

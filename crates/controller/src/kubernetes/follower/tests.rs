@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Follower;
 use crate::{
     kubernetes::{
-        entry::Source,
+        entry::{Entries, Source},
         store::Store,
         tests::{ApiServer, PODS, POOLS, follower, recorded},
     },
@@ -41,8 +41,9 @@ fn play<'s>(
 
 /// Names and addresses of the Pods that can be used.
 fn usable(store: &Store) -> Vec<String> {
-    let watched = store.watched().expect("everything was heard");
-    let usable = watched.objects.iter().filter_map(|object| match &object.spec {
+    store.watched().expect("everything was heard");
+    let heard = store.heard(PODS);
+    let usable = heard.iter().filter_map(|object| match &object.spec {
         Spec::Pod(pod) if pod.serves() => {
             Some(format!("{} {}", object.name, pod.address.as_deref().unwrap_or_default()))
         }
@@ -216,6 +217,10 @@ async fn a_server_that_is_away_or_overloaded_is_asked_until_it_answers() {
         server.expect(OF_PODS).await.answer_with(429, ("retry-after", "1"), "Too many requests");
         let asked = server.expect(OF_PODS).await;
         let waiting = store.waiting_for().expect("it waits");
+        assert!(waiting.ends_with("list of pods: 429 Too many requests"), "{waiting}");
+        asked.fail();
+        let asked = server.expect(OF_PODS).await;
+        let waiting = store.waiting_for().expect("it waits");
         assert!(waiting.contains("pods") && waiting.contains("connection refused"), "{waiting}");
         asked.answer(status, too_large);
         // It hangs: nothing comes back until the wait is over.
@@ -267,7 +272,7 @@ async fn an_object_that_cannot_be_read_is_left_out_and_says_why() {
         watch_from(&mut server, OF_POOLS, "271").await;
         let watched = store.watched().unwrap();
         assert_eq!(watched.objects.len(), 1);
-        let condition = watched.unreadable[0].condition("Accepted").unwrap();
+        let condition = watched.unreadable[0].status.condition("Accepted").unwrap();
         assert_eq!(condition.reason, "Invalid");
         assert_eq!(condition.observed_generation, 4);
         assert_eq!(
@@ -277,6 +282,49 @@ async fn an_object_that_cannot_be_read_is_left_out_and_says_why() {
         let told: Vec<String> = watched.problems.iter().map(ToString::to_string).collect();
         let place = "InferencePool default/broken: spec.targetPorts[0].number: expected";
         assert!(told.iter().any(|problem| problem.starts_with(place)), "{told:#?}");
+    })
+    .await;
+}
+
+/// What it says of one kind says nothing of the others.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_an_error_is_the_trouble_of_its_kind() {
+    for code in [429, 500, 503] {
+        let (follower, store, mut server) = follower(&[PODS, POOLS]);
+        play(follower, PODS, async {
+            store.server_trouble("connection refused");
+            let failure = json!({ "kind": "Status", "status": "Failure", "code": code,
+                "message": "not now" });
+            server.expect(OF_PODS).await.answer(code, failure.to_string());
+            let asked = server.expect(OF_PODS).await;
+            let pools =
+                "the Kubernetes API server's list of inferencepools.inference.networking.k8s.io";
+            assert_eq!(store.waiting_for(), Some(format!("waiting for {pools}")));
+            store.replace(POOLS, Entries::new());
+            let pods = format!("the Kubernetes API server's list of pods: {code} not now");
+            assert_eq!(store.waiting_for(), Some(format!("waiting for {pods}")));
+            let (status, body) = recorded(PODS_LIST);
+            asked.answer(status, body);
+            watch_from(&mut server, OF_PODS, "309").await;
+        })
+        .await;
+    }
+}
+
+/// One that begins well and then fails, each time, is no recovery.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_fails_after_its_beginning_is_waited_for_ever_longer() {
+    let (follower, _, mut server) = follower(&[POOLS]);
+    play(follower, POOLS, async {
+        list(&mut server, OF_POOLS, POOLS_LIST).await;
+        let failure = json!({ "type": "ERROR", "object": { "kind": "Status", "status": "Failure",
+            "code": 500, "message": "etcd has no leader" } });
+        let began = tokio::time::Instant::now();
+        for _ in 0..10 {
+            let asked = watch_from(&mut server, OF_POOLS, "271").await;
+            asked.answer(200, format!("{failure}\n"));
+        }
+        assert!(began.elapsed() > std::time::Duration::from_secs(30), "{:?}", began.elapsed());
     })
     .await;
 }

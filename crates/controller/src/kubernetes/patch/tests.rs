@@ -2,8 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{Written, patch, references};
-use crate::{FoldOptions, fold, read_text, status::ObjectStatus};
+use super::{Domain, Written, references};
+use crate::{
+    FoldOptions, fold,
+    kubernetes::claims::Gateways,
+    read_text,
+    status::{ObjectStatus, StatusShape},
+};
 
 const NOW: &str = "2026-02-02T00:00:00Z";
 const BEFORE: &str = "2026-01-01T00:00:00Z";
@@ -20,6 +25,11 @@ kind: LLMRoute
 metadata: {name: r}
 spec: {host: a.com, gateways: [infra/g], rules: [{backendRefs: [{backendRef: {name: p}}]}]}
 ";
+
+/// The change where all namespaces are followed and no Gateway is served.
+fn patch(standing: &Value, wanted: &ObjectStatus, written: &Written, now: &str) -> Option<Value> {
+    super::patch(standing, wanted, written, &Domain::default(), now)
+}
 
 /// What the fold says of a pool in this version, with a route to it or without.
 fn pool(version: &str, routed: bool) -> ObjectStatus {
@@ -122,6 +132,93 @@ fn entries_without_a_controller_are_ours_when_we_wrote_them() {
     assert_eq!(change, Some(json!({ "parents": [] })));
 }
 
+#[test]
+fn entries_without_a_controller_are_ours_when_they_name_a_gateway_of_ours() {
+    for (version, key) in [(V1, "parents"), (V1ALPHA2, "parent")] {
+        let mut standing = settle(&json!({}), &pool(version, true), &Written::new());
+        standing[key][0].as_object_mut().unwrap().remove("controllerName");
+        let mut theirs = standing[key][0].clone();
+        theirs["parentRef"]["name"] = json!("theirs");
+        standing[key].as_array_mut().unwrap().push(theirs.clone());
+        let all = read_text("x.yaml", GATEWAY).objects;
+        let gateways = Gateways::served(&fold(&all, &FoldOptions::default()).statuses);
+        let domain = Domain { gateways, namespace: None };
+        let wanted = pool(version, false);
+        let change = super::patch(&standing, &wanted, &Written::new(), &domain, NOW).unwrap();
+        let left: Vec<&Value> = change[key].as_array().unwrap().iter().collect();
+        assert_eq!(left[0], &theirs, "{version}");
+        assert!(left[1..].iter().all(|entry| entry["parentRef"]["kind"] == "Status"), "{left:?}");
+    }
+}
+
+/// Another installation that follows more may serve that Gateway.
+#[test]
+fn entries_for_gateways_that_cannot_be_seen_from_here_stay() {
+    let standing = settle(&json!({}), &pool(V1, true), &Written::new());
+    let mut domain = Domain { namespace: Some("default".to_owned()), ..Domain::default() };
+    let wanted = pool(V1, false);
+    assert_eq!(super::patch(&standing, &wanted, &Written::new(), &domain, NOW), None);
+    domain.namespace = Some("infra".to_owned());
+    let change = super::patch(&standing, &wanted, &Written::new(), &domain, NOW);
+    assert_eq!(change, Some(json!({ "parents": [] })));
+}
+
+#[test]
+fn an_http_route_loses_our_entries_with_the_last_gateway_of_ours() {
+    let theirs = theirs();
+    let ours = json!({
+        "parentRef": { "name": "gone" },
+        "controllerName": "tokenweir.dev/gateway-controller",
+        "conditions": [],
+    });
+    let wanted = status(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r}
+spec: {parentRefs: [{name: gone}, {name: other}], rules: [{backendRefs: [{name: s, port: 80}]}]}
+",
+    );
+    assert!(wanted.foreign);
+    let left = settle(&json!({ "parents": [ours, theirs] }), &wanted, &Written::new());
+    assert_eq!(left, json!({ "parents": [theirs] }));
+    for standing in [Value::Null, json!({ "parents": [theirs] })] {
+        assert_eq!(patch(&standing, &wanted, &Written::new(), NOW), None, "{standing}");
+    }
+}
+
+#[test]
+fn there_are_as_many_entries_as_the_definition_of_their_list_takes() {
+    let mut wanted = pool(V1, true);
+    if let StatusShape::Parents(parents) = &mut wanted.shape {
+        let numbered = |number: u32| {
+            let name = format!("g{number}").into();
+            crate::status::ParentRef { name, ..parents[0].clone() }
+        };
+        *parents = (0..40).map(numbered).collect();
+    }
+    let theirs = vec![theirs(); 3];
+    let standing = json!({ "parents": theirs });
+    let change = patch(&standing, &wanted, &Written::new(), NOW).unwrap();
+    assert_eq!(change["parents"].as_array().unwrap().len(), 32);
+    assert_eq!(change["parents"].as_array().unwrap()[..3], theirs);
+    let policy = status(
+        "
+apiVersion: tokenweir.dev/v1alpha1
+kind: InferencePolicy
+metadata: {name: o}
+spec: {targetRef: {name: p}, loadBalancing: {policy: random}}
+",
+    );
+    let full = |count: usize| {
+        let theirs = json!({ "ancestorRef": { "name": "x" }, "controllerName": "example.com/x" });
+        json!({ "ancestors": vec![theirs; count] })
+    };
+    let change = patch(&full(15), &policy, &Written::new(), NOW).unwrap();
+    assert_eq!(change["ancestors"].as_array().unwrap().len(), 16);
+    assert_eq!(patch(&full(16), &policy, &Written::new(), NOW), None);
+}
+
 /// Of v1alpha2 the earlier definitions know no group of a reference and drop it.
 #[test]
 fn references_without_a_group_are_the_same_in_v1alpha2() {
@@ -190,4 +287,17 @@ spec: {parentRefs: [{name: g, sectionName: a}, {name: g, sectionName: c}, {name:
     assert_eq!(parents[0]["conditions"][0]["status"], "True");
     assert_eq!(parents[1]["conditions"][0]["reason"], "NoMatchingParent");
     assert_eq!(parents[1]["conditions"][1]["reason"], "BackendNotFound");
+}
+
+#[test]
+fn flat_conditions_that_a_definition_drops_are_not_sent_again() {
+    let wanted = pool(V1ALPHA2, true);
+    let mut after = settle(&Value::Null, &wanted, &Written::new());
+    assert_eq!(after["conditions"], after["parent"][0]["conditions"]);
+    let written = references(&wanted);
+    after["conditions"][0]["observedGeneration"] = json!(1);
+    let change = patch(&after, &wanted, &written, NOW).expect("kept, and of another generation");
+    assert_eq!(change.as_object().unwrap().keys().collect::<Vec<_>>(), ["conditions"]);
+    after.as_object_mut().unwrap().remove("conditions");
+    assert_eq!(patch(&after, &wanted, &written, NOW), None);
 }

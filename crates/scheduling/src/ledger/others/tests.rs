@@ -3,20 +3,26 @@ use super::*;
 /// A step takes 40 ms, a prompt of a thousand tokens 200.
 const PACE: Pace = Pace { step: 0.04, prefill_token: 2e-4, pending: 0.0, mean_prompt: 1_000.0 };
 const TOLD: Foreign = Foreign { held_tokens: 5_000.0, kv_tokens: 6_000.0, requests: 4.0 };
+const NOBODY: Foreign = Foreign { held_tokens: 0.0, kv_tokens: 0.0, requests: 0.0 };
 const POOL: Foreign = Foreign { held_tokens: 1_000.0, kv_tokens: 2_000.0, requests: 2.0 };
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// An endpoint that has just told of others, with a stream of ours. Answers have a hundred tokens, and so take 4 s.
+/// Of an endpoint that answers with a hundred tokens, which take 4 s, and has nothing of ours.
+fn page(at: Duration, felt: f64, told: &Foreign) -> Page {
+    Page { at, felt, output_tokens: 100.0, beyond: told.requests, own: 0.0 }
+}
+
+/// An endpoint that has just told of others, with a stream of ours.
 fn watched() -> Others {
     watched_where_pages_tell(TOLD)
 }
 
 fn watched_where_pages_tell(told: Foreign) -> Others {
     let mut others = Others::default();
-    others.tell(told, ms(0), (0.0, 100.0), &PACE);
+    others.tell(told, &page(ms(0), 0.0, &told), &PACE);
     others.counted();
     others.token(ms(0), true, &PACE, ms(40));
     others
@@ -25,7 +31,7 @@ fn watched_where_pages_tell(told: Foreign) -> Others {
 /// Prompt tokens that are felt to have come since the page.
 fn felt(others: &Others, pace: &Pace, now: Duration) -> f64 {
     let (left, told) = others.told(now.as_secs_f64());
-    at(others, pace, now, &Foreign::default()).held_tokens / left - told.held_tokens
+    at(others, pace, now, &NOBODY).held_tokens / left - told.held_tokens
 }
 
 fn at(others: &Others, pace: &Pace, now: Duration, pool: &Foreign) -> Foreign {
@@ -49,7 +55,7 @@ fn a_late_token_tells_of_a_prompt_of_others() {
     // A step that is a little longer may be anything.
     others.token(ms(320), false, &PACE, ms(375));
     check(felt(&others, &PACE, ms(375)), 1_000.0);
-    let now = at(&others, &PACE, ms(375), &Foreign::default());
+    let now = at(&others, &PACE, ms(375), &NOBODY);
     let left = 1.0 - 0.375 / 4.0;
     check(now.requests, 5.0 * left);
     check(now.kv_tokens, 7_100.0 * left);
@@ -74,7 +80,7 @@ fn a_prompt_of_ours_is_not_taken_for_one_of_others() {
 fn a_first_token_that_waited_for_room_tells_of_no_prompt() {
     let pace = Pace { pending: 1_000.0, ..PACE };
     let mut others = Others::default();
-    others.tell(TOLD, ms(3_000), (0.0, 100.0), &PACE);
+    others.tell(TOLD, &page(ms(3_000), 0.0, &TOLD), &PACE);
     others.counted();
     others.token(ms(3_000), true, &pace, ms(4_000));
     check(felt(&others, &PACE, ms(4_000)), 0.0);
@@ -82,7 +88,7 @@ fn a_first_token_that_waited_for_room_tells_of_no_prompt() {
 
 #[test]
 fn who_is_alone_takes_no_stall_for_a_prompt() {
-    let mut others = watched_where_pages_tell(Foreign::default());
+    let mut others = watched_where_pages_tell(NOBODY);
     check(felt(&others, &PACE, ms(440)), 0.0);
     others.token(ms(40), false, &PACE, ms(1_540));
     check(felt(&others, &PACE, ms(1_540)), 0.0);
@@ -110,13 +116,13 @@ fn no_more_is_felt_than_others_can_have_sent() {
 #[test]
 fn a_page_that_tells_of_nobody_for_once_does_not_deafen() {
     let mut others = watched();
-    others.tell(Foreign::default(), ms(1_000), (0.0, 100.0), &PACE);
+    others.tell(NOBODY, &page(ms(1_000), 0.0, &NOBODY), &PACE);
     others.counted();
     others.token(ms(1_000), false, &PACE, ms(1_240));
     check(felt(&others, &PACE, ms(1_240)), 1_000.0);
     // After many it is true.
-    for page in 1..=60 {
-        others.tell(Foreign::default(), ms(1_000 + page), (others.felt(), 100.0), &PACE);
+    for at in 1_001..=1_060 {
+        others.tell(NOBODY, &page(ms(at), others.felt(), &NOBODY), &PACE);
         others.counted();
     }
     others.token(ms(1_240), false, &PACE, ms(1_640));
@@ -129,7 +135,7 @@ fn a_page_has_what_was_felt_before_it_was_asked_for() {
     others.token(ms(40), false, &PACE, ms(280));
     let mark = others.felt();
     others.token(ms(280), false, &PACE, ms(420));
-    others.tell(TOLD, ms(300), (mark, 100.0), &PACE);
+    others.tell(TOLD, &page(ms(300), mark, &TOLD), &PACE);
     check(felt(&others, &PACE, ms(420)), 500.0);
 }
 
@@ -159,7 +165,7 @@ fn a_silence_is_a_prompt_that_is_being_computed() {
 fn an_old_page_counts_less_and_less_and_then_the_pool_does() {
     let mut others = Others::default();
     check(at(&others, &PACE, ms(0), &POOL).held_tokens, 1_000.0);
-    others.tell(TOLD, ms(0), (0.0, 100.0), &PACE);
+    others.tell(TOLD, &page(ms(0), 0.0, &TOLD), &PACE);
     for (age, held) in [(0, 5_000.0), (1_000, 4_000.0), (3_000, 2_000.0), (4_000, 1_000.0)] {
         check(at(&others, &PACE, ms(age), &POOL).held_tokens, held);
     }
@@ -170,5 +176,5 @@ fn an_old_page_counts_less_and_less_and_then_the_pool_does() {
 fn a_mean_is_of_those_that_have_told_and_nothing_of_none() {
     let mean = Foreign::mean([(1.0, TOLD), (0.0, TOLD), (0.5, POOL)].into_iter());
     check(mean.held_tokens, 5_500.0 / 1.5);
-    assert_eq!(Foreign::mean([(0.0, TOLD)].into_iter()), Foreign::default());
+    assert_eq!(Foreign::mean([(0.0, TOLD)].into_iter()), NOBODY);
 }

@@ -1,7 +1,9 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
-    InferenceRequest, Policy,
-    schedule::tests::{decide, firsts, parse},
+    Candidate, InferenceRequest, KvCapacity, Policy, Speed,
+    schedule::tests::{Parsed, decide, firsts, parse},
 };
 
 /// Who may be chosen. A step takes 30 ms here, a token of prompt 0.1 ms, an answer 100 tokens.
@@ -140,5 +142,66 @@ fn the_expected_excess_is_that_of_a_normal_number() {
         let excess = expected_excess(mean, deviation);
         let most = 0.02 * f64::max(deviation, 1e-9);
         assert!((excess - expected).abs() < most, "{mean} ± {deviation}: {excess}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_waits_where_an_outline_has_room(
+        kv_tokens in 0.0..200_000.0f64,
+        deviation in 0.0..20_000.0f64,
+        capacity in 1.0..200_000.0f64,
+        need in 1.0..50_000.0f64,
+    ) {
+        let load = Load {
+            kv_tokens,
+            kv_variance: deviation * deviation,
+            kv_capacity: KvCapacity::of(capacity),
+            ..Load::default()
+        };
+        let outline = Outline::of(&load, &Speed::default(), 1);
+        if need <= outline.room {
+            prop_assert_eq!(kv_wait(need, 3.0, &load).total_cmp(&0.0), std::cmp::Ordering::Equal);
+        }
+    }
+
+    #[test]
+    fn of_many_the_cheapest_are_told_by_the_costs_of_each(
+        loads in prop::collection::vec((0u32..40, 0u32..9_000, 0u32..9_000, 0usize..4), 33..70),
+        seed: u64,
+    ) {
+        let fits = ["active", "resident", "room", "full"];
+        let line = |(in_flight, prefill, kv, fit): &(u32, u32, u32, usize)| {
+            let fit = fits[*fit];
+            format!(
+                "a in_flight={in_flight} prefill={prefill} kv_tokens={kv} variance=90000 \
+                 capacity=9000 context={kv} fit={fit} pressure=0.7 uncached=500"
+            )
+        };
+        let lines: Vec<String> = loads.iter().map(line).collect();
+        let parsed = parse(&lines.join(" | "));
+        let request = InferenceRequest::default();
+        let decision =
+            decide(Policy::Predicted, &request, &parsed, Chance::new(0, seed)).unwrap();
+        // As each of them is worked out where they are few, with the averages of all.
+        let candidates: Vec<Candidate<'_>> = parsed.iter().map(Parsed::candidate).collect();
+        let mut pool = PoolLoad::default();
+        let costs: Vec<_> = candidates.iter().map(|candidate| {
+            let outline = Outline::of(&candidate.load, &candidate.speed, candidate.in_flight);
+            pool.add(&outline);
+            let wait = |need: f64, hold: f64| kv_wait(need, hold, &candidate.load);
+            // Asks for the wait everywhere.
+            let outline = Outline { room: 0.0, ..outline };
+            cost(&outline, &Ask::of(candidate), wait)
+        }).collect();
+        let pool = pool.of_each(costs.len());
+        let mut totals: Vec<f64> = costs.iter().map(|cost| total(&in_pool(*cost, pool))).collect();
+        let of_first = totals[decision.choices[0]];
+        totals.sort_unstable_by(f64::total_cmp);
+        prop_assert!(of_first <= totals[0] + (totals[0] * BAND_SHARE).max(BAND_SECONDS) + 1e-9);
+        prop_assert_eq!(decision.costs.len(), COSTS_MAX);
+        for ((_, cost), total) in decision.costs.iter().zip(&totals) {
+            prop_assert!((cost.total() - total).abs() < 1e-9, "{} {total}", cost.total());
+        }
     }
 }

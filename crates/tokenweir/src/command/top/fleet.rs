@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+/// Older readings are not used by any policy.
+const OLD_SECONDS: f64 = 5.0;
+
 /// A pool of `/endpoints`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Pool {
@@ -62,12 +65,40 @@ impl Pool {
     }
 }
 
+/// An endpoint's condition, the worst first; in the words of the dashboard.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum State<'a> {
+    NotReady,
+    /// It gets no requests though it may be healthy.
+    Out(&'a str),
+    NoMetrics,
+    StaleMetrics,
+    NotAskedYet,
+    Ready,
+}
+
+impl<'a> State<'a> {
+    pub(super) fn word(self) -> &'a str {
+        match self {
+            Self::NotReady => "not ready",
+            Self::Out(why) => why,
+            Self::NoMetrics => "no metrics",
+            Self::StaleMetrics => "stale metrics",
+            Self::NotAskedYet => "not asked yet",
+            Self::Ready => "ready",
+        }
+    }
+}
+
 impl Endpoint {
-    /// In a word: why it gets no requests, if it gets none, else its health.
-    pub(super) fn state(&self) -> &str {
-        match (&*self.health, self.out.as_deref()) {
-            ("unready", _) | (_, None) => &self.health,
-            (_, Some(out)) => out,
+    pub(super) fn state(&self) -> State<'_> {
+        match (&*self.health, self.out.as_deref(), self.scrape_age_seconds) {
+            ("unready", ..) => State::NotReady,
+            (_, Some(out), _) => State::Out(out),
+            ("ready", None, None) => State::NoMetrics,
+            ("ready", None, Some(age)) if age > OLD_SECONDS => State::StaleMetrics,
+            ("ready", ..) => State::Ready,
+            _ => State::NotAskedYet,
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use super::{
     Order,
-    fleet::{Endpoint, Fleet, Pool},
+    fleet::{Endpoint, Fleet, Pool, State},
 };
 use crate::args::SortBy;
 
@@ -80,7 +80,7 @@ fn heads(order: Order) -> [String; COLUMNS] {
 }
 
 fn summary(fleet: &Fleet, rows: &[Row<'_>]) -> String {
-    let mut states = std::collections::BTreeMap::<&str, usize>::new();
+    let mut states = std::collections::BTreeMap::<State<'_>, usize>::new();
     let mut seen = std::collections::BTreeSet::new();
     let mut in_flight = 0;
     for row in rows {
@@ -91,7 +91,7 @@ fn summary(fleet: &Fleet, rows: &[Row<'_>]) -> String {
         }
     }
     let states: Vec<String> =
-        states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        states.iter().map(|(state, count)| format!("{count} {}", state.word())).collect();
     let queued: usize = fleet.pools.iter().map(|pool| pool.queued).sum();
     let count = seen.len();
     let of = if states.is_empty() { "none".to_owned() } else { states.join(", ") };
@@ -106,7 +106,7 @@ impl Row<'_> {
         [
             endpoint.id.clone(),
             pool.clone(),
-            endpoint.state().to_owned(),
+            endpoint.state().word().to_owned(),
             endpoint.in_flight.to_string(),
             known(endpoint.running, |count| count.to_string()),
             known(endpoint.waiting, |count| count.to_string()),
@@ -119,13 +119,13 @@ impl Row<'_> {
         ]
     }
 
-    /// What it is sorted by: a word or a number.
+    /// What it is sorted by.
     fn key(&self, by: SortBy) -> Key<'_> {
         let Self { pool, endpoint, tokens } = self;
         match by {
             SortBy::Endpoint => Key::Word(&endpoint.id),
             SortBy::Pool => Key::Word(pool),
-            SortBy::State => Key::Word(endpoint.state()),
+            SortBy::State => Key::State(endpoint.state()),
             SortBy::InFlight => Key::Number(Some(f64::from(endpoint.in_flight))),
             SortBy::Running => Key::Number(endpoint.running.map(f64::from)),
             SortBy::Waiting => Key::Number(endpoint.waiting.map(f64::from)),
@@ -141,17 +141,20 @@ impl Row<'_> {
 #[derive(Debug)]
 enum Key<'a> {
     Word(&'a str),
+    State(State<'a>),
     Number(Option<f64>),
 }
 
-/// Words from A to Z, numbers from the largest; the unknown last, whichever way; equals by endpoint.
+/// Words from A to Z, states from the worst, numbers from the largest; the unknown last, whichever way; equals by endpoint.
 fn compare(a: &Row<'_>, b: &Row<'_>, order: Order) -> Ordering {
     let turned = |ordering: Ordering| if order.reverse { ordering.reverse() } else { ordering };
     let sorted = match (a.key(order.by), b.key(order.by)) {
         (Key::Word(a), Key::Word(b)) => turned(a.cmp(b)),
+        (Key::State(a), Key::State(b)) => turned(a.cmp(&b)),
         (Key::Number(Some(a)), Key::Number(Some(b))) => turned(b.total_cmp(&a)),
         (Key::Number(a), Key::Number(b)) => a.is_none().cmp(&b.is_none()),
-        (Key::Word(_), Key::Number(_)) | (Key::Number(_), Key::Word(_)) => Ordering::Equal,
+        // The same column of both.
+        _ => Ordering::Equal,
     };
     sorted.then_with(|| a.endpoint.id.cmp(&b.endpoint.id)).then_with(|| a.pool.cmp(&b.pool))
 }

@@ -31,9 +31,13 @@ fn reading(tokens: u64) -> Vec<Pool> {
     let mut ejected = endpoint("10.0.0.2:8000", "ready", 0, Some(0.75));
     ejected["out"] = json!("ejected");
     let down = endpoint("10.0.0.3:8000", "unready", 0, None);
+    let mut stale = endpoint("10.0.0.4:8000", "ready", 1, None);
+    stale["scrape_age_seconds"] = json!(5.1);
+    let silent = endpoint("10.0.0.5:8000", "ready", 1, None);
+    let new = endpoint("10.0.0.6:8000", "unknown", 0, None);
     let pools: Value = json!([
         { "name": "llama", "namespace": "default", "kind": "InferencePool", "queued": 2,
-          "endpoints": [down, ejected, full] },
+          "endpoints": [new, down, ejected, full, silent, stale] },
         { "name": "llama", "namespace": "other", "kind": "Service", "port": 80, "endpoints": [full] },
     ]);
     serde_json::from_value(pools).expect("pools")
@@ -57,18 +61,32 @@ const FIRST: &str = "10.0.0.1:8000 llama";
 const FIRST_AGAIN: &str = "10.0.0.1:8000 other/llama:80";
 const SECOND: &str = "10.0.0.2:8000 llama";
 const THIRD: &str = "10.0.0.3:8000 llama";
+const FOURTH: &str = "10.0.0.4:8000 llama";
+const FIFTH: &str = "10.0.0.5:8000 llama";
+const SIXTH: &str = "10.0.0.6:8000 llama";
 
 #[test]
 fn words_are_sorted_from_a_to_z() {
-    check(SortBy::Endpoint, false, &[FIRST, FIRST_AGAIN, SECOND, THIRD]);
-    check(SortBy::Endpoint, true, &[THIRD, SECOND, FIRST, FIRST_AGAIN]);
-    check(SortBy::State, false, &[SECOND, FIRST, FIRST_AGAIN, THIRD]);
+    let expected = [FIRST, FIRST_AGAIN, SECOND, THIRD, FOURTH, FIFTH, SIXTH];
+    check(SortBy::Endpoint, false, &expected);
+    let reverse = [SIXTH, FIFTH, FOURTH, THIRD, SECOND, FIRST, FIRST_AGAIN];
+    check(SortBy::Endpoint, true, &reverse);
+}
+
+#[test]
+fn states_are_sorted_from_the_worst() {
+    let expected = [THIRD, SECOND, FIFTH, FOURTH, SIXTH, FIRST, FIRST_AGAIN];
+    check(SortBy::State, false, &expected);
+    let reverse = [FIRST, FIRST_AGAIN, SIXTH, FOURTH, FIFTH, SECOND, THIRD];
+    check(SortBy::State, true, &reverse);
 }
 
 #[test]
 fn numbers_are_sorted_from_the_largest_and_the_unknown_comes_last() {
-    check(SortBy::Kv, false, &[SECOND, FIRST, FIRST_AGAIN, THIRD]);
-    check(SortBy::Kv, true, &[FIRST, FIRST_AGAIN, SECOND, THIRD]);
+    let expected = [SECOND, FIRST, FIRST_AGAIN, THIRD, FOURTH, FIFTH, SIXTH];
+    check(SortBy::Kv, false, &expected);
+    let reverse = [FIRST, FIRST_AGAIN, SECOND, THIRD, FOURTH, FIFTH, SIXTH];
+    check(SortBy::Kv, true, &reverse);
 }
 
 #[test]
@@ -90,7 +108,8 @@ fn a_line_shows_what_is_known_and_a_dash_for_the_rest() {
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(
         shown[0],
-        "endpoints 3: 1 ejected, 1 ready, 1 unready; requests in flight 3, waiting in the gateway 2"
+        "endpoints 6: 1 not ready, 1 ejected, 1 no metrics, 1 stale metrics, 1 not asked yet, 1 ready; \
+         requests in flight 5, waiting in the gateway 2"
     );
     assert_eq!(
         words(&shown[1]),
@@ -100,7 +119,7 @@ fn a_line_shows_what_is_known_and_a_dash_for_the_rest() {
         words(&shown[2]),
         "10.0.0.1:8000 llama ready 3 2 1 50.0 % 120 250 ms 15.0 1.5 s 2/4 sql,tweet"
     );
-    assert_eq!(words(&shown[5]), "10.0.0.3:8000 llama unready 0 - - - - - - - -");
+    assert_eq!(words(&shown[5]), "10.0.0.3:8000 llama not ready 0 - - - - - - - -");
 }
 
 #[test]

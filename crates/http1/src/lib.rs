@@ -1,0 +1,68 @@
+//! The way to an endpoint: HTTP/1.1 as a client speaks it, over a connection that has no task of its
+//! own and keeps no memory while nothing comes.
+//!
+//! A gateway holds a connection to an endpoint for every answer under way, and scrapes thousands of
+//! endpoints once a second. What a connection keeps for itself is paid that often; see
+//! [ADR 15](../../../docs/adr/0015-http1-to-endpoints.md).
+//!
+//! - `connection`: [`Connection`], one request and its answer at a time
+//! - `head`: an answer's head, and what it says of the body to come
+//! - `body`: where a body's pieces and its end are in what was read
+//!
+//! Requests are written as they are: whoever sends one has made its head. Nothing here waits for
+//! longer than its caller does, and nothing retries.
+
+mod body;
+mod connection;
+mod head;
+
+pub use connection::Connection;
+
+use std::io;
+
+/// Why there is no answer, or no more of it. The connection is then fit for nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The peer has closed the connection before any byte of the request was sent.
+    #[error("the connection was closed before the request was sent")]
+    Unsent,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The peer closed the connection before it had said all.
+    #[error("the connection was closed early")]
+    Closed,
+    /// What the peer sent is no answer.
+    #[error("the answer makes no sense: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    #[error(transparent)]
+    Syntax(#[from] httparse::Error),
+    #[error("its head has more than {} bytes", head::HEAD_BYTES_MAX)]
+    HeadTooLong,
+    #[error("a header's name or value is none")]
+    Header,
+    #[error("it switches to another protocol unasked")]
+    Upgrade,
+    #[error("more than {} interim answers", connection::INTERIMS_MAX)]
+    Interims,
+    #[error("it has a transfer coding nobody asked for")]
+    Coding,
+    #[error("its length is no number, or two")]
+    Length,
+    #[error("a chunk's length is no number")]
+    ChunkSize,
+    #[error("a chunk is longer than it says")]
+    ChunkEnd,
+    #[error("its trailers have more than {} bytes", head::HEAD_BYTES_MAX)]
+    TrailersTooLong,
+}
+
+impl From<httparse::Error> for Error {
+    fn from(error: httparse::Error) -> Self {
+        Self::Malformed(error.into())
+    }
+}
