@@ -131,15 +131,15 @@ impl Others {
         self.felt.tokens
     }
 
-    pub(super) fn tell(&mut self, told: Foreign, page: &Page, pace: &Pace) {
-        (self.at, self.any) = (page.at.as_secs_f64(), true);
+    pub(super) fn tell(&mut self, told: Foreign, heard: &Page, pace: &Pace) {
+        (self.at, self.any) = (heard.at.as_secs_f64(), true);
         // Those that were there are anywhere in their answers. Before any answer was seen, pages count as long as other signals.
-        let answer = page.output_tokens * pace.step;
+        let answer = heard.output_tokens * pace.step;
         self.ending = 1.0 / if answer > 0.0 { answer } else { SIGNAL_AGE_MAX.as_secs_f64() };
-        (self.felt.told, self.felt.output_tokens) = (told, page.output_tokens);
-        self.felt.tokens_told = page.felt;
+        (self.felt.told, self.felt.output_tokens) = (told, heard.output_tokens);
+        self.felt.tokens_told = heard.felt;
         // Some of ours that have just ended may be counted still.
-        self.felt.beyond = page.beyond - page.own * self.ending * PAGE_LAG_SECONDS;
+        self.felt.beyond = heard.beyond - heard.own * self.ending * PAGE_LAG_SECONDS;
         self.known = self.felt_by(self.at, 0.0, pace);
     }
 

@@ -167,7 +167,7 @@ fn an_outline_is_not_believed_for_longer_than_a_comparison() {
     }
     fleet.verify(&request);
     // The pages have become too old.
-    fleet.now += Duration::from_secs(60);
+    fleet.now += Duration::from_mins(1);
     fleet.verify(&request);
     let common = fleet.ledger.common(&fleet.slots, fleet.now);
     let outline = fleet.ledger.accounts.outline(fleet.slots[0], &common);
