@@ -22,11 +22,13 @@ use crate::{
 mod account;
 mod accounts;
 mod offer;
+mod others;
 mod screen;
 mod trouble;
 
-use account::{Account, Foreign};
+use account::Account;
 use accounts::Accounts;
+use others::Foreign;
 pub use trouble::Trouble;
 
 /// Bytes of a prompt a token takes until it has been learned: about what English text takes.
@@ -144,12 +146,23 @@ pub struct ScrapeMark {
     sent: u64,
     sent_tokens: f64,
     in_flight: u32,
+    /// KV tokens that those hold, and those that they are going to.
+    held_tokens: f64,
     kv_tokens: f64,
+    /// Prompt tokens of others that had been felt until then.
+    felt: f64,
 }
 
 impl ScrapeMark {
     /// Of a scrape sent before any request was.
-    pub const NOTHING: Self = Self { sent: 0, sent_tokens: 0.0, in_flight: 0, kv_tokens: 0.0 };
+    pub const NOTHING: Self = Self {
+        sent: 0,
+        sent_tokens: 0.0,
+        in_flight: 0,
+        held_tokens: 0.0,
+        kv_tokens: 0.0,
+        felt: 0.0,
+    };
 }
 
 /// What the endpoints of a pick have in common.
@@ -162,6 +175,8 @@ struct Common {
     at: Duration,
     speeds: PoolSpeed,
     foreign: Foreign,
+    /// Of the tokens of an answer.
+    output_variance: f64,
 }
 
 /// Endpoints as their gateway knows them.
@@ -301,31 +316,29 @@ impl Ledger {
                 count: usable.len(),
                 at: now,
                 speeds: PoolSpeed::of(accounts().map(Account::learned)),
-                foreign: Foreign::mean(
-                    accounts().filter_map(|account| account.foreign(now.as_secs_f64())),
-                ),
+                foreign: Foreign::mean(accounts().map(|account| account.told(now.as_secs_f64()))),
+                output_variance: self.lengths.expect(None, None).variance,
             };
             self.common = Some(common);
             common
         });
-        self.compare(usable, &common, now);
+        self.compare(usable, &common);
         common
     }
 
     /// Brings up to date what is known of each of these endpoints beside the others.
-    fn compare(&mut self, usable: &[Slot], common: &Common, now: Duration) {
+    fn compare(&mut self, usable: &[Slot], common: &Common) {
         let block_tokens = self.tokens_of(BLOCK_BYTES as u64);
         let (accounts, prefixes) = (&mut self.accounts, &self.prefixes);
         // Of few, a decision asks for everything, since it tells of all of them.
         let few = usable.len() <= COSTS_MAX;
-        let now = now.as_secs_f64();
         for slot in usable {
             if few {
                 accounts.compare(*slot, common);
                 continue;
             }
             let pinned = || f64::from(prefixes.pinned(slot.0)) * block_tokens;
-            accounts.outline_beside(*slot, common, now, pinned);
+            accounts.outline_beside(*slot, common, pinned);
         }
     }
 

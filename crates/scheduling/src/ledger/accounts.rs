@@ -89,7 +89,6 @@ impl Accounts {
         &mut self,
         slot: Slot,
         others: &Common,
-        now: f64,
         pinned: impl FnOnce() -> f64,
     ) {
         if self.outlined[slot.index()] == others.number {
@@ -97,7 +96,8 @@ impl Accounts {
         }
         let account = &mut self.all[slot.index()];
         account.compare(others);
-        let load = account.load(now, &others.foreign);
+        let foreign = account.foreign(others.at.as_secs_f64(), &others.foreign);
+        let load = account.load(&foreign, others.output_variance);
         let load = Load { kv_tokens: load.kv_tokens + pinned(), ..load };
         self.outlines[slot.index()] = Outline::of(&load, &account.speed(), account.in_flight());
         self.outlined[slot.index()] = others.number;

@@ -190,7 +190,8 @@ fn load_after_report(page: Signals, own: usize, report: Report) -> Load {
     pool.ledger.reported(&claims[0], report, NOW);
     let signals = &pool.ledger.accounts[pool.slots[0]].candidate(Speed::default()).signals;
     assert_eq!(signals.kv_blocks, Some(Reading { value: CAPACITY_BLOCKS, heard: NOW }));
-    pool.ledger.accounts[pool.slots[0]].load(NOW.as_secs_f64(), &Foreign::default())
+    let account = &pool.ledger.accounts[slot];
+    account.load(&account.foreign(NOW.as_secs_f64(), &Foreign::default()), 0.0)
 }
 
 #[test]
@@ -413,7 +414,9 @@ fn others(running: u32, before: u32, meanwhile: u32) -> (f64, f64) {
     let mark = send(before);
     send(meanwhile);
     pool.scraped(0, mark, running, 0.5);
-    let load = pool.ledger.accounts[slot].load(NOW.as_secs_f64(), &Foreign::default());
+    let account = &pool.ledger.accounts[slot];
+    let others = account.foreign(NOW.as_secs_f64(), &Foreign::default());
+    let load = account.load(&others, 0.0);
     (load.foreign_requests, load.foreign_kv_tokens)
 }
 
@@ -769,7 +772,7 @@ proptest! {
         for slot in &model.named {
             prop_assert_eq!(model.ledger.in_flight(*slot), 0);
             prop_assert!(model.ledger.prefill_tokens_pending(*slot).abs() < 1e-9);
-            let load = model.ledger.accounts[*slot].load(0.0, &Foreign::default());
+            let load = model.ledger.accounts[*slot].load(&Foreign::default(), 0.0);
             prop_assert_eq!(model.ledger.prefixes.pinned(slot.0), 0);
             let own = (load.prefill_tokens, load.kv_tokens, load.kv_variance, load.context_tokens);
             prop_assert_eq!(own, (0.0, 0.0, 0.0, 0.0));

@@ -288,9 +288,13 @@ fn an_endpoint_whose_metrics_are_frozen_still_gets_its_requests() {
         ..world(3, 0.6, 300)
     };
     for policy in [Policy::Predicted, Policy::RoundRobin, Policy::LeastRequest] {
-        let figures = check(&config, Placement::Policy(policy));
-        let share = number(figures.sent_while_faulty[1]) / number(figures.sent_during_faults);
-        assert!(share > 0.25, "{policy}: {share}");
+        // Of one seed, chance alone gives it a quarter now and then.
+        let all = (1..=4).map(|seed| run(&config, Placement::Policy(policy), seed, &mut |_| true));
+        let (sent, of) = all.fold((0, 0), |(sent, of), figures| {
+            (sent + figures.sent_while_faulty[1], of + figures.sent_during_faults)
+        });
+        let share = number(sent) / number(of);
+        assert!(share > 0.27, "{policy}: {share}");
     }
 }
 
@@ -389,4 +393,24 @@ fn a_flood_of_sheddable_requests_hardly_delays_critical_ones() {
     let alone = mean_ttft(1.5, &[(1.0, 1, 100, true)]);
     let beside = mean_ttft(15.0, &[(1.5, 1, 100, true), (13.5, 2, -100, false)]);
     assert!(beside < 1.1 * alone, "{alone} s alone, {beside} s beside it");
+}
+
+#[test]
+fn gateways_that_read_metrics_seldom_feel_each_others_requests() {
+    let scenario = Scenario::named("S8").unwrap();
+    let mean = |policy| {
+        let config = WorldConfig {
+            endpoints: scenario.endpoints.clone(),
+            gateways: scenario.gateways,
+            scrape_interval: seconds(5),
+            workload: scenario.workload.clone(),
+            pace: scenario.pace.clone(),
+            warmup: 600,
+            ..world(1, 1.0, 6_000)
+        };
+        finish(&config, Placement::Policy(policy)).ttft.mean().unwrap()
+    };
+    // It reads no metrics.
+    let (predicted, counting) = (mean(Policy::Predicted), mean(Policy::LeastRequest));
+    assert!(predicted < 0.85 * counting, "{predicted} s, least-request {counting} s");
 }
