@@ -111,6 +111,10 @@ fn found(piece: Bytes) -> Found {
 }
 
 fn chunk_size(unread: &mut Bytes) -> Result<Option<u64>, Malformed> {
+    // A line without a digit would be read as 0, which ends the body.
+    if unread.first().is_some_and(|first| !first.is_ascii_hexdigit()) {
+        return Err(Malformed::ChunkSize);
+    }
     match httparse::parse_chunk_size(unread) {
         Ok(Status::Complete((len, size))) => {
             unread.advance(len);

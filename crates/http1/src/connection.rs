@@ -76,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.head = head.into();
         self.persists = false;
         let mut unsent = true;
+        let mut answered = false;
         let mut interims = 0;
         poll_fn(|context| {
             let sent = self.poll_send(context, &mut unsent);
@@ -99,13 +100,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 let read = ready!(self.poll_read(context));
                 if matches!(read, Ok(1..)) {
+                    answered = true;
                     continue;
                 }
                 // An endpoint may refuse a request without reading it: its answer was worth a look.
-                return Poll::Ready(Err(match (unsent, sent, read) {
+                let broken = match (sent, read) {
+                    (Poll::Ready(Err(error)), _) | (_, Err(error)) => Some(error),
+                    (_, Ok(_)) => None,
+                };
+                return Poll::Ready(Err(match (unsent, answered, broken) {
                     (true, ..) => Error::Unsent,
-                    (_, Poll::Ready(Err(error)), _) | (.., Err(error)) => error.into(),
-                    (.., Ok(_)) => Error::Closed,
+                    (_, false, error) => Error::Unanswered(
+                        error.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()),
+                    ),
+                    (.., Some(error)) => error.into(),
+                    (.., None) => Error::Closed,
                 }));
             }
         })

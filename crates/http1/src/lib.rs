@@ -26,6 +26,9 @@ pub enum Error {
     /// The peer has closed the connection before any byte of the request was sent.
     #[error("the connection was closed before the request was sent")]
     Unsent,
+    /// The connection broke after the request was sent, and before any byte of its answer came.
+    #[error("no byte of the answer came: {0}")]
+    Unanswered(io::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The peer closed the connection before it had said all.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error as _,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -12,9 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::Full;
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Incoming;
 use parking_lot::Mutex;
 use picker::{AppProtocol, Endpoint, EndpointSpec, Tasks, is_exhausted};
 use scheduling::EndpointId;
@@ -26,14 +25,19 @@ use tokio::{
 
 use crate::{Limits, head::Outgoing};
 
+mod http2;
+
+use http2::Http2;
+
 /// How often connections that lay idle for too long are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often an HTTP/2 endpoint is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// When a silent peer is asked whether it is still there, and how often before it is given up.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+const PROBES_MAX: u32 = 3;
+/// How long a peer may acknowledge nothing: as long as these take together.
+const GONE_AFTER: Duration = PROBE_AFTER.saturating_add(PROBE_INTERVAL.saturating_mul(PROBES_MAX));
 
 /// Starts HTTP/2's own tasks as tasks of ours.
 #[derive(Clone, Debug)]
@@ -45,12 +49,20 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executo
     }
 }
 
-/// A peer that vanished without a word, as in a power cut, is noticed. Where the system will not
-/// probe, other limits hold.
-pub(crate) fn keep_alive(stream: &TcpStream) {
+/// A peer that vanished without a word, as in a power cut, is noticed within [`GONE_AFTER`], or
+/// within its patience, should that be longer. Where the system will not do that, other limits hold.
+///
+/// Linux sends no probes while something it has sent is not acknowledged, such as a request, and
+/// would go on sending that for a quarter of an hour; the second setting ends this. It also counts a
+/// peer among the gone that is there and takes nothing, hence `patience`: how long it may do that.
+pub(crate) fn keep_alive(stream: &TcpStream, patience: Duration) {
+    let socket = SockRef::from(stream);
     let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
-    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&probes) {
+    if let Err(error) = socket.set_tcp_keepalive(&probes.with_retries(PROBES_MAX)) {
         tracing::debug!(%error, "TCP keepalive could not be set");
+    }
+    if let Err(error) = socket.set_tcp_user_timeout(Some(GONE_AFTER.max(patience))) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT could not be set");
     }
 }
 
@@ -75,21 +87,35 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
-    /// The endpoint has seen nothing of the request.
-    fn is_unsent(&self) -> bool {
+    /// The endpoint has seen nothing of the request, or has looked at nothing of it.
+    pub(crate) fn is_unsent(&self) -> bool {
         match self {
             Self::Http1(error) => matches!(error, http1::Error::Unsent),
-            Self::Http2(error) => error.is_canceled(),
+            Self::Http2(error) => error.is_canceled() || h2_cause(error).is_some_and(is_refusal),
         }
     }
 
-    /// The endpoint has answered, only badly.
-    fn is_answer(&self) -> bool {
+    /// Nothing of an answer has come.
+    fn is_unanswered(&self) -> bool {
         match self {
-            Self::Http1(error) => matches!(error, http1::Error::Malformed(_)),
-            Self::Http2(error) => error.is_parse(),
+            Self::Http1(error) => matches!(error, http1::Error::Unanswered(_)),
+            // To reset a stream is an answer; it is the connection that may have been dead.
+            Self::Http2(error) => !h2_cause(error).is_some_and(h2::Error::is_reset),
         }
     }
+}
+
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// The endpoint says that it has not looked at the request (RFC 9113, 8.7). Of a GOAWAY without an
+/// error only streams above its last one hear; with an error all of a connection hear alike.
+fn is_refusal(error: &h2::Error) -> bool {
+    let reason = error.reason();
+    error.is_remote()
+        && (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)
+            || error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
 }
 
 /// All connections to all endpoints.
@@ -104,13 +130,14 @@ pub(crate) struct Connections {
 struct Idle {
     /// Last used last; at most `upstream_idle_max`.
     http1: Vec<(Box<http1::Connection>, Instant)>,
-    /// One connection carries every request.
-    http2: Option<http2::SendRequest<Full<Bytes>>>,
+    /// Also those in use, oldest first, with when that was last seen. One is opened when a request
+    /// finds the others full; at most `upstream_idle_max` are kept idle.
+    http2: Vec<(Arc<Http2>, Instant)>,
 }
 
 enum Open {
     Http1(Box<http1::Connection>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http2(Arc<Http2>),
 }
 
 /// The body of an answer, and the connection it comes over. Dropping it before it has ended closes the
@@ -122,7 +149,11 @@ pub(crate) enum AnswerBody {
         endpoint: EndpointId,
         connections: Arc<Connections>,
     },
-    Http2(Incoming),
+    Http2 {
+        body: Incoming,
+        /// Held for as long as the stream has a place on it.
+        _connection: Arc<Http2>,
+    },
 }
 
 impl AnswerBody {
@@ -134,7 +165,9 @@ impl AnswerBody {
             Self::Http1 { connection, .. } => {
                 ready!(Pin::new(&mut **connection).poll_frame(context)).map(|frame| Ok(frame?))
             }
-            Self::Http2(body) => ready!(Pin::new(body).poll_frame(context)).map(|frame| Ok(frame?)),
+            Self::Http2 { body, .. } => {
+                ready!(Pin::new(body).poll_frame(context)).map(|frame| Ok(frame?))
+            }
         };
         Poll::Ready(frame)
     }
@@ -142,14 +175,14 @@ impl AnswerBody {
     pub(crate) fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1 { connection, .. } => connection.is_end_stream(),
-            Self::Http2(body) => body.is_end_stream(),
+            Self::Http2 { body, .. } => body.is_end_stream(),
         }
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1 { connection, .. } => connection.size_hint(),
-            Self::Http2(body) => body.size_hint(),
+            Self::Http2 { body, .. } => body.size_hint(),
         }
     }
 
@@ -210,7 +243,7 @@ impl Connections {
             match self.send_on(kept, spec, request).await {
                 Ok(exchange) => return Ok(exchange),
                 Err(error) if error.is_unsent() => {}
-                Err(error) if request.head.may_repeat() && !error.is_answer() => {}
+                Err(error) if request.head.may_repeat() && error.is_unanswered() => {}
                 Err(error) => return Err(SendError::Reset(error)),
             }
         }
@@ -234,13 +267,10 @@ impl Connections {
                 let (endpoint, connections) = (spec.id.clone(), Arc::clone(self));
                 Ok((response, AnswerBody::Http1 { connection, endpoint, connections }))
             }
-            Open::Http2(mut sender) => {
-                let sent = sender.send_request(request.http2()).await;
-                if sent.is_err() {
-                    self.forget_http2(&spec.id);
-                }
-                let (parts, body) = sent?.into_parts();
-                Ok((Response::from_parts(parts, ()), AnswerBody::Http2(body)))
+            Open::Http2(connection) => {
+                let (parts, body) = connection.send(request.http2()).await?.into_parts();
+                let answer = AnswerBody::Http2 { body, _connection: connection };
+                Ok((Response::from_parts(parts, ()), answer))
             }
         }
     }
@@ -248,8 +278,12 @@ impl Connections {
     /// A connection that is still good, as far as can be told.
     async fn kept(&self, spec: &EndpointSpec) -> Option<Open> {
         if spec.protocol == AppProtocol::H2c {
-            let kept = self.idle.lock().get(&spec.id).and_then(|idle| idle.http2.clone());
-            return kept.filter(|sender| !sender.is_closed()).map(Open::Http2);
+            let mut idle = self.idle.lock();
+            let mut kept = idle.get_mut(&spec.id)?.http2.iter_mut();
+            // The first that has room, so that the last become idle.
+            let (connection, used) = kept.find(|(connection, _)| connection.has_room())?;
+            *used = Instant::now();
+            return Some(Open::Http2(Arc::clone(connection)));
         }
         loop {
             let popped = self.idle.lock().get_mut(&spec.id).and_then(|idle| idle.http1.pop());
@@ -278,12 +312,16 @@ impl Connections {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(endpoint = %spec.id, %error, "TCP_NODELAY could not be set");
         }
-        keep_alive(&stream);
+        keep_alive(&stream, GONE_AFTER);
         match spec.protocol {
             AppProtocol::Http1 => Ok(Open::Http1(Box::new(http1::Connection::new(stream)))),
             AppProtocol::H2c => {
-                match timeout(limit, self.handshake(spec, stream)).await {
-                    Ok(Ok(sender)) => Ok(Open::Http2(sender)),
+                match timeout(limit, Http2::handshake(stream, &self.tasks)).await {
+                    Ok(Ok(connection)) => {
+                        let kept = (Arc::clone(&connection), Instant::now());
+                        self.idle.lock().entry(spec.id.clone()).or_default().http2.push(kept);
+                        Ok(Open::Http2(connection))
+                    }
                     // Nothing of the request was sent: as if there had been no connection.
                     Ok(Err(error)) => Err(SendError::Connect(error.to_string())),
                     Err(_) => Err(SendError::Connect(format!("no handshake within {limit:?}"))),
@@ -292,38 +330,29 @@ impl Connections {
         }
     }
 
-    async fn handshake(
-        &self,
-        spec: &EndpointSpec,
-        stream: TcpStream,
-    ) -> Result<http2::SendRequest<Full<Bytes>>, hyper::Error> {
-        let (sender, connection) = http2::Builder::new(Executor(self.tasks.clone()))
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        self.tasks.spawn("upstream connection", async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-        });
-        self.idle.lock().entry(spec.id.clone()).or_default().http2 = Some(sender.clone());
-        Ok(sender)
-    }
-
-    fn forget_http2(&self, endpoint: &EndpointId) {
-        if let Some(idle) = self.idle.lock().get_mut(endpoint) {
-            idle.http2.take_if(|sender| sender.is_closed());
-        }
-    }
-
     fn sweep(&self) {
         let now = Instant::now();
         let old = self.limits.upstream_idle_timeout;
         self.idle.lock().retain(|_, idle| {
             idle.http1.retain(|(_, since)| now - *since < old);
-            idle.http2.take_if(|sender| sender.is_closed());
-            !idle.http1.is_empty() || idle.http2.is_some()
+            let (mut kept, mut unused) = (0, 0);
+            idle.http2.retain_mut(|(connection, used)| {
+                let spared = if connection.streams() > 0 {
+                    *used = now;
+                    true
+                } else {
+                    unused += 1;
+                    unused <= self.limits.upstream_idle_max && now - *used < old
+                };
+                // The first is kept for as long as its endpoint keeps it.
+                let keep = !connection.is_closed() && (kept == 0 || spared);
+                kept += usize::from(keep);
+                keep
+            });
+            !idle.http1.is_empty() || !idle.http2.is_empty()
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,7 +252,7 @@ async fn serve_connection(
     peer: Peer,
     _permit: OwnedSemaphorePermit,
 ) {
-    prepare(&stream);
+    prepare(&stream, proxy.limits().write_timeout);
     let metrics = Arc::clone(proxy.picker().metrics());
     let watch = Watch::new(*proxy.limits(), &peer);
     let service = {
@@ -281,14 +281,15 @@ async fn serve_connection(
 }
 
 /// Settings of a client's socket. Where the system refuses one, other limits hold.
-fn prepare(stream: &TcpStream) {
+fn prepare(stream: &TcpStream, write_timeout: Duration) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
     if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT could not be set");
     }
-    keep_alive(stream);
+    // An HTTP/2 client that takes nothing has up to twice the time.
+    keep_alive(stream, write_timeout.saturating_mul(2));
 }
 
 fn builder(proxy: &Proxy) -> auto::Builder<Streams> {

@@ -285,7 +285,7 @@ impl Failure {
             }
             SendError::Reset(error) => {
                 tracing::debug!(endpoint, %error, "endpoint closed before it answered");
-                Self::reset(may_repeat)
+                Self::reset(may_repeat || error.is_unsent())
             }
         }
     }

@@ -125,7 +125,7 @@ async fn an_answer_to_head_has_no_body() {
 #[tokio::test]
 async fn an_answer_that_breaks_off_says_so() {
     let closed = "the connection was closed early";
-    refused("", closed).await;
+    refused("", "no byte of the answer came: unexpected end of file").await;
     refused("HTTP/1.1 200 OK\r\ncontent-le", closed).await;
     refused("HTTP/1.1 103 Early Hints\r\n\r\n", closed).await;
     cut(&format!("{OK}content-length: 5\r\n\r\nhell"), "hell", closed).await;
@@ -175,6 +175,9 @@ async fn what_is_no_answer_is_refused() {
     let no_number = "the answer makes no sense: a chunk's length is no number";
     for size in ["zz\r\n", "-1\r\n", "10000000000000000\r\n"] {
         cut(&format!("{chunked}{size}"), "", no_number).await;
+    }
+    for no_digit in ["\r\n", ";x\r\n", "  \r\n", " 0\r\n"] {
+        cut(&format!("{chunked}5\r\nhello\r\n{no_digit}\r\n"), "hello", no_number).await;
     }
     let longer = "the answer makes no sense: a chunk is longer than it says";
     cut(&format!("{chunked}2\r\nhello\r\n"), "he", longer).await;

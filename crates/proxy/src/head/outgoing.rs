@@ -49,7 +49,20 @@ impl Outgoing<'_> {
             }
         };
         line(&header::HOST, self.head.authority_bytes());
-        self.lines(&mut line);
+        // HTTP/2 cuts cookies into fields as it likes; HTTP/1.1 has one for all (RFC 9113, 8.2.3).
+        let mut cookies = Vec::new();
+        self.lines(|name, value| {
+            if *name != header::COOKIE {
+                return line(name, value);
+            }
+            if !cookies.is_empty() {
+                cookies.extend_from_slice(b"; ");
+            }
+            cookies.extend_from_slice(value);
+        });
+        if !cookies.is_empty() {
+            line(&header::COOKIE, &cookies);
+        }
         let usually_has_body = [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
         if usually_has_body || !self.body.is_empty() {
             line(&header::CONTENT_LENGTH, self.body.len().to_string().as_bytes());

@@ -49,6 +49,19 @@ fn sent2(head: &Head) -> Request<http_body_util::Full<Bytes>> {
 }
 
 #[test]
+fn cookies_are_one_field_in_http_1_1() {
+    let cookies = [("cookie", "a=1"), ("x-other", "b"), ("cookie", "c=2; d=3"), ("cookie", "e=4")];
+    let head = head_of("POST", "http://test.com/v1/completions", Version::HTTP_2, &cookies);
+    let all = |headers: &HeaderMap| {
+        let cookies = headers.get_all("cookie").iter();
+        cookies.map(|cookie| cookie.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(all(&sent(&head).1), ["a=1; c=2; d=3; e=4"]);
+    assert_eq!(all(sent2(&head).headers()), ["a=1", "c=2; d=3", "e=4"]);
+    assert!(!forwarded(&[("host", "a")]).contains_key("cookie"));
+}
+
+#[test]
 fn the_host_is_compared_without_port_case_and_final_dot() {
     let check = |given: &str, expected: &str| {
         assert_eq!(head(&[("host", given)]).host(), expected, "{given:?}");

@@ -268,6 +268,24 @@ async fn an_unrepeatable_request_on_a_dead_kept_connection_is_refused() {
 }
 
 #[tokio::test]
+async fn a_kept_connection_that_breaks_within_a_head_is_not_replaced() {
+    let fake = Fake::start(|mut conn| async move {
+        if conn.request().await.is_some() {
+            conn.send(&json_answer("200 OK", "{}")).await;
+            conn.request().await;
+            conn.send("HTTP/1.1 200 OK\r\nconte").await;
+        }
+    })
+    .await;
+    let setting = Setup::new(&[fake.addr]).start();
+    let request = post("/v1/completions", &completion(false, 1));
+    assert_eq!(setting.ask(&request).await.code, 200);
+    let reply = setting.ask(&request).await;
+    assert_eq!((reply.code, reply.header("x-tokenweir-reason")), (502, Some("reset")));
+    assert_eq!((fake.opened(), fake.seen().len()), (1, 2));
+}
+
+#[tokio::test]
 async fn a_connection_the_endpoint_has_closed_is_not_used() {
     let fake = Fake::answering_and_closing(json_answer("200 OK", "{}")).await;
     let setting = Setup::new(&[fake.addr]).start();

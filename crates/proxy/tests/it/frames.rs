@@ -1,4 +1,4 @@
-//! A client that speaks HTTP/2 frame by frame, the wrong ones included.
+//! A client, or an endpoint, that speaks HTTP/2 frame by frame, the wrong ones included.
 
 use std::net::SocketAddr;
 
@@ -113,6 +113,16 @@ impl Frames {
             .collect();
         frames.send_bytes(PREFACE).await;
         frames.send(&[Frame::new(SETTINGS, 0, 0, settings)]).await;
+        frames
+    }
+
+    /// The server's side, with the client's preface read and settings sent that change nothing.
+    pub(crate) async fn accept(mut stream: TcpStream) -> Self {
+        let mut preface = [0; PREFACE.len()];
+        soon("a preface", stream.read_exact(&mut preface)).await.expect("a preface");
+        assert_eq!(preface, PREFACE);
+        let mut frames = Self { stream, received: Vec::new() };
+        frames.send(&[Frame::new(SETTINGS, 0, 0, [])]).await;
         frames
     }
 

@@ -10,6 +10,7 @@ mod failover;
 mod fake;
 mod frames;
 mod framing;
+mod h2c;
 mod headers;
 mod http2;
 mod leaving;
