@@ -281,13 +281,13 @@ async fn collect(
         if let Some(record) = record.get() {
             record.bytes_received += data.len() as u64;
         }
-        if whole.is_empty() && body.is_end_stream() && data.len() <= bytes_max {
-            return Ok(Some(data));
-        }
         if whole.len() + data.len() > bytes_max {
             return Ok(None);
         }
         room.take(whole.len() + data.len())?;
+        if whole.is_empty() && body.is_end_stream() {
+            return Ok(Some(data));
+        }
         if whole.is_empty() {
             let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(0);
             whole.reserve(data.len() + claimed.min(BODY_RESERVE_BYTES_MAX));

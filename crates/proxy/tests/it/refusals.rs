@@ -328,3 +328,23 @@ async fn bodies_together_have_a_limit_and_give_their_room_back() {
     let small = post("/v1/completions", &completion(false, 1));
     assert_eq!(setting.ask(&small).await.code, 200);
 }
+
+#[tokio::test]
+async fn a_body_that_comes_in_one_piece_takes_room_too() {
+    let server = fast_sim().await;
+    let none = |limits: &mut proxy::Limits| limits.bodies_bytes_max = 0;
+    let setting = Setup::new(&[server.addr()]).limits(none).start();
+    let padded = |bytes: usize| completion(false, 1) + &" ".repeat(bytes);
+    let mut wire = setting.wire().await;
+    // What is not counted passes. Each makes more be read at once of what comes next.
+    for bytes in [10, 20, 40, 60] {
+        let header = format!("X: {}\r\n", "x".repeat(10_000));
+        let small = post_with("/v1/completions", &header, padded(bytes * 1000).as_bytes());
+        for _ in 0..3 {
+            wire.send(&small).await;
+            assert_eq!(wire.answer().await.code, 200);
+        }
+    }
+    wire.send(&post("/v1/completions", &padded(80_000))).await;
+    check_shape(&wire.answer().await, 503, "overloaded");
+}
