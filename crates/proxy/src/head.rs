@@ -64,6 +64,8 @@ pub(crate) struct Head {
     pub(crate) trace: Option<Box<TraceContext>>,
     authority: String,
     host: String,
+    /// The path for routes, where it is not as the client wrote it.
+    plain_path: Option<String>,
 }
 
 impl Head {
@@ -74,7 +76,8 @@ impl Head {
         let host = host(&authority);
         let request_id = request_id(&parts.headers);
         let trace = traces.map(|sampling| Box::new(trace(&parts.headers, sampling)));
-        Self { parts, peer, operation, request_id, trace, authority, host }
+        let plain_path = unescaped(parts.uri.path());
+        Self { parts, peer, operation, request_id, trace, authority, host, plain_path }
     }
 
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), Refusal> {
@@ -194,7 +197,7 @@ impl RouteQuery for Head {
     }
 
     fn path(&self) -> &str {
-        self.parts.uri.path()
+        self.plain_path.as_deref().unwrap_or_else(|| self.parts.uri.path())
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -222,6 +225,25 @@ fn add_path(parts: &mut Parts) {
     if let Ok(uri) = Uri::from_parts(uri) {
         parts.uri = uri;
     }
+}
+
+/// The path with nothing escaped that need not be, if it has escapes: RFC 3986, 6.2.2.2.
+fn unescaped(path: &str) -> Option<String> {
+    let (before, mut rest) = path.split_once('%')?;
+    let mut plain = before.to_owned();
+    loop {
+        let escaped = rest.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let needless = escaped.map(char::from).filter(|character| {
+            character.is_ascii_alphanumeric() || ['-', '.', '_', '~'].contains(character)
+        });
+        plain.push(needless.unwrap_or('%'));
+        rest = rest.get(needless.map_or(0, |_| 2)..).unwrap_or_default();
+        let Some((before, after)) = rest.split_once('%') else { break };
+        plain.push_str(before);
+        rest = after;
+    }
+    plain.push_str(rest);
+    Some(plain)
 }
 
 /// A name or an address, with a port or without: RFC 9110, 7.2.

@@ -181,6 +181,27 @@ fn a_head_without_a_host_can_be_sent_over_http_2() {
 }
 
 #[test]
+fn routes_see_a_path_without_needless_escapes_and_endpoints_as_it_came() {
+    for (target, path) in [
+        ("/v1/completions", "/v1/completions"),
+        ("/v1/%63omple%74ions?a=%62", "/v1/completions"),
+        ("/%41%7a%30%2D%2e%5F%7E", "/Az0-._~"),
+        ("/v1%2Fcompletions", "/v1%2Fcompletions"),
+        ("/a%2fb%20c%C3%A9", "/a%2fb%20c%C3%A9"),
+        ("/%2563", "/%2563"),
+        ("/%%63", "/%c"),
+        ("/%6", "/%6"),
+        ("/%+1%", "/%+1%"),
+    ] {
+        let head = head_of("POST", target, Version::HTTP_11, &[("host", "a.com")]);
+        assert_eq!(head.path(), path, "{target}");
+        assert_eq!(sent(&head).0, format!("POST {target} HTTP/1.1"));
+        assert_eq!(sent2(&head).uri().path_and_query().unwrap(), target);
+        assert_eq!(head.record().path, target.split('?').next().unwrap());
+    }
+}
+
+#[test]
 fn a_target_is_a_path() {
     let host = [("host", "test.com")];
     let check = |method: &str, target: &str, version: Version, expected: Result<(), Refusal>| {
