@@ -129,7 +129,8 @@ impl Assignment {
             Finish::Complete(_)
             | Finish::Refused(_)
             | Finish::ClientGone
-            | Finish::RouteTimeout => {}
+            | Finish::RouteTimeout
+            | Finish::Draining => {}
         }
         self.note(|record| record.finish = Some(finish));
     }

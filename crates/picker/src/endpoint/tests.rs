@@ -85,6 +85,7 @@ fn clients_and_their_mistakes_are_not_held_against_an_endpoint() {
     check(drop, None);
     check(with(200, Finish::ClientGone), None);
     check(with(200, Finish::RouteTimeout), None);
+    check(with(200, Finish::Draining), None);
     for code in [400, 401, 404, 422, 429, 499] {
         check(with(code, Finish::Complete(None)), None);
     }
