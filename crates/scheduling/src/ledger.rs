@@ -22,11 +22,13 @@ use crate::{
 mod account;
 mod accounts;
 mod offer;
+mod others;
 mod screen;
 mod trouble;
 
-use account::{Account, Foreign};
+use account::Account;
 use accounts::Accounts;
+use others::Foreign;
 pub use trouble::Trouble;
 
 /// Bytes of a prompt a token takes until it has been learned: about what English text takes.
@@ -144,12 +146,23 @@ pub struct ScrapeMark {
     sent: u64,
     sent_tokens: f64,
     in_flight: u32,
+    /// KV tokens that those hold, and those that they are going to.
+    held_tokens: f64,
     kv_tokens: f64,
+    /// Prompt tokens of others that had been felt until then.
+    felt: f64,
 }
 
 impl ScrapeMark {
     /// Of a scrape sent before any request was.
-    pub const NOTHING: Self = Self { sent: 0, sent_tokens: 0.0, in_flight: 0, kv_tokens: 0.0 };
+    pub const NOTHING: Self = Self {
+        sent: 0,
+        sent_tokens: 0.0,
+        in_flight: 0,
+        held_tokens: 0.0,
+        kv_tokens: 0.0,
+        felt: 0.0,
+    };
 }
 
 /// What the endpoints of a pick have in common.
@@ -157,11 +170,11 @@ impl ScrapeMark {
 struct Common {
     /// Which it is, counted from 1.
     number: u32,
-    first: Option<Slot>,
-    count: usize,
     at: Duration,
     speeds: PoolSpeed,
     foreign: Foreign,
+    /// Of the tokens of an answer.
+    output_variance: f64,
 }
 
 /// Endpoints as their gateway knows them.
@@ -181,8 +194,9 @@ pub struct Ledger {
     adapters: BTreeSet<String>,
     /// What of the prompt being placed is cached, by slot.
     cached: Vec<Match>,
-    /// Of the endpoints of the latest pick.
+    /// Of the endpoints of the latest pick, which are these.
     common: Option<Common>,
+    compared: Vec<Slot>,
     /// The latest pick's, for what is drawn between picks.
     chance: Chance,
 }
@@ -287,46 +301,38 @@ impl Ledger {
         request.model.filter(|model| self.adapters.contains(*model)).map(hash_name)
     }
 
-    /// What endpoints have in common. It is not looked up anew for every request.
+    /// What endpoints have in common, which is not looked up anew for every request; and brings up to date what is known of
+    /// each of them beside the others.
     fn common(&mut self, usable: &[Slot], now: Duration) -> Common {
-        let known = self.common.filter(|common| {
-            let same = (common.first, common.count) == (usable.first().copied(), usable.len());
-            same && now.saturating_sub(common.at) < COMMON_FRESH
-        });
-        let common = known.unwrap_or_else(|| {
-            let accounts = || usable.iter().map(|slot| &self.accounts[*slot]);
-            let common = Common {
-                number: self.common.map_or(0, |common| common.number).wrapping_add(1).max(1),
-                first: usable.first().copied(),
-                count: usable.len(),
-                at: now,
-                speeds: PoolSpeed::of(accounts().map(Account::learned)),
-                foreign: Foreign::mean(
-                    accounts().filter_map(|account| account.foreign(now.as_secs_f64())),
-                ),
-            };
-            self.common = Some(common);
-            common
-        });
-        self.compare(usable, &common, now);
+        let known = self.common.filter(|common| now.saturating_sub(common.at) < COMMON_FRESH);
+        let known = known.filter(|_| self.compared == usable);
+        let common = known.unwrap_or_else(|| self.look_up_common(usable, now));
+        // Of few, a decision asks for everything, since it tells of all of them.
+        if usable.len() <= COSTS_MAX {
+            for slot in usable {
+                self.accounts.compare(*slot, &common);
+            }
+            return common;
+        }
+        let (block_tokens, prefixes) = (self.tokens_of(BLOCK_BYTES as u64), &self.prefixes);
+        let pinned = |slot: Slot| f64::from(prefixes.pinned(slot.0)) * block_tokens;
+        self.accounts.outline_beside(usable, known.is_none(), &common, pinned);
         common
     }
 
-    /// Brings up to date what is known of each of these endpoints beside the others.
-    fn compare(&mut self, usable: &[Slot], common: &Common, now: Duration) {
-        let block_tokens = self.tokens_of(BLOCK_BYTES as u64);
-        let (accounts, prefixes) = (&mut self.accounts, &self.prefixes);
-        // Of few, a decision asks for everything, since it tells of all of them.
-        let few = usable.len() <= COSTS_MAX;
-        let now = now.as_secs_f64();
-        for slot in usable {
-            if few {
-                accounts.compare(*slot, common);
-                continue;
-            }
-            let pinned = || f64::from(prefixes.pinned(slot.0)) * block_tokens;
-            accounts.outline_beside(*slot, common, now, pinned);
-        }
+    fn look_up_common(&mut self, usable: &[Slot], now: Duration) -> Common {
+        let accounts = || usable.iter().map(|slot| &self.accounts[*slot]);
+        let common = Common {
+            number: self.common.map_or(0, |common| common.number).wrapping_add(1).max(1),
+            at: now,
+            speeds: PoolSpeed::of(accounts().map(Account::learned)),
+            foreign: Foreign::mean(accounts().map(|account| account.told(now.as_secs_f64()))),
+            output_variance: self.lengths.expect(None, None).variance,
+        };
+        self.common = Some(common);
+        self.compared.clear();
+        self.compared.extend_from_slice(usable);
+        common
     }
 
     /// Prompts that must be computed by now are not pending any more.

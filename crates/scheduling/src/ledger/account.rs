@@ -2,38 +2,19 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Claim, Common, REPORT_INTERVAL, ScrapeMark, approximate};
+use super::{
+    Claim, Common, REPORT_INTERVAL, ScrapeMark, approximate,
+    others::{Foreign, Others, Pace, Page},
+};
 use crate::{
     Candidate, EndpointId, KvCapacity, Load, Reading, Report, Signals, Speed,
     adapters::AdapterResidency,
     breaker::CircuitBreaker,
     mean::Mean,
     pulse::Pulse,
-    signals::SIGNAL_AGE_MAX,
     slow_start::SlowStart,
     speed::{Gap, PoolSpeed, SpeedEstimate},
 };
-
-/// What others have on an endpoint: other gateways, clients that ask it directly.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Foreign {
-    kv_tokens: f64,
-    requests: f64,
-}
-
-impl Foreign {
-    /// The mean of some; nothing of none.
-    pub(super) fn mean(of: impl Iterator<Item = Foreign>) -> Foreign {
-        let (mut count, mut sum) = (0.0, Foreign::default());
-        for foreign in of {
-            count += 1.0;
-            sum.kv_tokens += foreign.kv_tokens;
-            sum.requests += foreign.requests;
-        }
-        let count = f64::max(count, 1.0);
-        Foreign { kv_tokens: sum.kv_tokens / count, requests: sum.requests / count }
-    }
-}
 
 /// What an endpoint's answers have taught.
 #[derive(Debug, Default)]
@@ -55,10 +36,9 @@ pub(super) struct Account {
     /// What of the KV tokens is still to come.
     growth: f64,
     context_tokens: f64,
-    foreign: Foreign,
+    others: Others,
     adapters: AdapterResidency,
-    /// Of the signals, until when it is known what runs, in seconds, and the tokens that its KV cache has.
-    known_until: f64,
+    /// Of the signals, the tokens that its KV cache has.
     kv_capacity: KvCapacity,
     /// What was learned, beside what others have shown: those of this number.
     speed: Speed,
@@ -110,9 +90,8 @@ impl Account {
             kv_variance: 0.0,
             growth: 0.0,
             context_tokens: 0.0,
-            foreign: Foreign::default(),
+            others: Others::default(),
             adapters: AdapterResidency::default(),
-            known_until: f64::NEG_INFINITY,
             kv_capacity: KvCapacity::default(),
             speed: Speed::default(),
             compared: 0,
@@ -150,35 +129,38 @@ impl Account {
     ///
     /// What counts is what is held now, not what is going to be: as the engine itself would let them in. Answers that
     /// outgrow the cache are preempted there, which costs less than to keep room for all.
-    pub(super) fn places(&self, need: f64, pinned: f64, grown: bool, now: f64) -> u32 {
+    pub(super) fn places(&self, need: f64, pinned: f64, grown: bool, others: &Foreign) -> u32 {
         const MATTER: u32 = 2;
         // A request too large for the whole cache must not wait for ever.
         if self.in_flight == 0 {
             return MATTER;
         }
-        let others = self.foreign(now).unwrap_or_default().kv_tokens;
-        let own = if grown { self.kv_tokens } else { self.kv_tokens - self.growth };
-        let free = self.kv_capacity.tokens() - (own + pinned + others);
+        let held = if grown {
+            self.kv_tokens + others.kv_tokens
+        } else {
+            self.kv_tokens - self.growth + others.held_tokens
+        };
+        let free = self.kv_capacity.tokens() - (held + pinned);
         (1..=MATTER).take_while(|count| f64::from(*count) * need <= free).last().unwrap_or(0)
     }
 
     /// Whether a request with so many tokens in the end would make others' first tokens late.
-    pub(super) fn would_notice(&self, speed: &Speed, tokens: f64, now: f64) -> bool {
-        /// The share of a first token's time by which it may be later.
-        const LATER_MAX: f64 = 0.05;
+    pub(super) fn would_notice(&self, speed: &Speed, tokens: f64, others: &Foreign) -> bool {
+        /// The share of a first token's time by which context may make it later. What else a request does to others, such as
+        /// that they wait for a step under way, comes on top; simulated, all of it together stays below a tenth.
+        const LATER_MAX: f64 = 0.02;
         /// Steps in that time: half of one under way, and one with the prompt.
         const STEPS: f64 = 1.5;
-        let context =
-            self.context_tokens + self.foreign(now).unwrap_or_default().kv_tokens + tokens;
+        let context = self.context_tokens + others.kv_tokens + tokens;
         let mean_prompt = self.details.learned.mean_prompt.or(tokens);
         let alone = mean_prompt * speed.prefill_token_seconds + STEPS * speed.step_seconds;
         // Where nobody is, nobody is made late.
         self.in_flight > 0 && STEPS * context * speed.context_token_seconds > LATER_MAX * alone
     }
 
-    /// KV tokens of our requests that are in no block of the prefix index.
-    pub(super) fn kv_tokens(&self) -> f64 {
-        self.kv_tokens
+    /// Tokens that its KV cache has.
+    pub(super) fn kv_capacity(&self) -> f64 {
+        self.kv_capacity.tokens()
     }
 
     pub(super) fn prefill_tokens_pending(&self) -> f64 {
@@ -204,24 +186,45 @@ impl Account {
         }
     }
 
-    /// What is there. `others` is what others have on endpoints that have told lately, on average: taken for one that has
-    /// not.
-    pub(super) fn load(&self, now: f64, others: &Foreign) -> Load {
-        let Foreign { kv_tokens, requests } = self.foreign(now).unwrap_or(*others);
+    /// What is there, `others`' included. How long their answers get is as uncertain as for our own.
+    pub(super) fn load(&self, others: &Foreign, output_variance: f64) -> Load {
         Load {
             prefill_tokens: self.prefill_tokens,
             kv_tokens: self.kv_tokens,
-            kv_variance: self.kv_variance,
+            kv_variance: self.kv_variance + others.requests * output_variance,
             context_tokens: self.context_tokens,
-            foreign_kv_tokens: kv_tokens,
-            foreign_requests: requests,
+            foreign_kv_tokens: others.kv_tokens,
+            foreign_requests: others.requests,
             kv_capacity: self.kv_capacity,
         }
     }
 
-    /// What others have there, if that was heard lately: so many seconds after the beginning of time.
-    pub(super) fn foreign(&self, now: f64) -> Option<Foreign> {
-        (now <= self.known_until).then_some(self.foreign)
+    /// What others have there, so many seconds after the beginning of time; `pool` is what they have on endpoints that have
+    /// told lately, on average.
+    #[inline]
+    pub(super) fn foreign(&self, now: f64, pool: &Foreign) -> Foreign {
+        self.others.now(now, self.step(), || self.pace(), pool)
+    }
+
+    /// What the endpoint last told of others, and how far that still counts.
+    pub(super) fn told(&self, now: f64) -> (f64, Foreign) {
+        self.others.told(now)
+    }
+
+    /// Seconds of a step with all the context that is there.
+    #[inline]
+    fn step(&self) -> f64 {
+        let context = self.context_tokens + self.others.kv_tokens();
+        self.speed.step_seconds + self.speed.context_token_seconds * context
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            step: self.step(),
+            prefill_token: self.speed.prefill_token_seconds,
+            pending: self.prefill_tokens,
+            mean_prompt: self.details.learned.mean_prompt.or(0.0),
+        }
     }
 
     /// Whether it has counted less than it had before: then it is another process.
@@ -239,10 +242,7 @@ impl Account {
 
     /// Takes from the signals what every decision asks for.
     fn note_signals(&mut self) {
-        let Signals { running, kv_blocks, kv_block_tokens, .. } = &self.details.signals;
-        self.known_until = running.map_or(f64::NEG_INFINITY, |running| {
-            running.heard.saturating_add(SIGNAL_AGE_MAX).as_secs_f64()
-        });
+        let Signals { kv_blocks, kv_block_tokens, .. } = &self.details.signals;
         let kv_capacity = kv_blocks.zip(*kv_block_tokens).map(|(blocks, tokens)| {
             // One block is vLLM's null block and holds nothing.
             KvCapacity::of(approximate(blocks.value.saturating_sub(1)) * f64::from(tokens.value))
@@ -284,6 +284,8 @@ impl Account {
         debug_assert!(claim.due.is_none(), "tokens of an answer that is not streamed");
         self.show_life(claim, now);
         let first = claim.first_token.is_none();
+        let since = if first { claim.sent } else { claim.last_token };
+        let felt = self.others.token(since, first, &self.pace(), now);
         if first {
             claim.first_token = Some(now);
             self.details.learned.ttft.add(now.saturating_sub(claim.sent).as_secs_f64());
@@ -293,11 +295,11 @@ impl Account {
             self.details.learned.speed.first_token(took, claim.prefill_tokens, since == claim.sent);
             self.compared = 0;
             self.details.learned.first_token = now;
-            self.prefill_tokens -= std::mem::take(&mut claim.pending);
+            self.computed(std::mem::take(&mut claim.pending));
         } else {
             let clear =
                 self.prefill_tokens <= 0.0 && self.details.learned.first_token <= claim.last_token;
-            let context = self.context_tokens + self.foreign.kv_tokens;
+            let context = self.context_tokens + self.others.kv_tokens();
             let took = now.saturating_sub(claim.last_token);
             if self.details.learned.speed.gap(now, Gap { took, tokens, context, clear }) {
                 self.compared = 0;
@@ -315,7 +317,13 @@ impl Account {
             self.kv_tokens += more;
             self.context_tokens += more;
         }
-        first || outgrown || self.compared == 0
+        first || felt || outgrown || self.compared == 0
+    }
+
+    /// So many tokens of prompt are not pending any more.
+    fn computed(&mut self, tokens: f64) {
+        self.prefill_tokens -= tokens;
+        self.others.settled(tokens);
     }
 
     /// When so many tokens of prompt more would be computed.
@@ -334,7 +342,7 @@ impl Account {
     /// Prompts that must be computed by now are not pending any more.
     pub(super) fn settle(&mut self, now: Duration) {
         while let Some((_, tokens)) = self.details.unseen.pop_front_if(|(due, _)| *due <= now) {
-            self.prefill_tokens -= tokens;
+            self.computed(tokens);
         }
     }
 
@@ -347,10 +355,13 @@ impl Account {
                 let mine = |unseen: &(Duration, f64)| *unseen == (due, claim.pending);
                 if let Some(at) = self.details.unseen.iter().position(mine) {
                     self.details.unseen.remove(at);
-                    self.prefill_tokens -= claim.pending;
+                    self.computed(claim.pending);
                 }
             }
-            None => self.prefill_tokens -= claim.pending,
+            None => self.computed(claim.pending),
+        }
+        if claim.has_begun() {
+            self.others.ended();
         }
         self.kv_tokens -= claim.kv_tokens;
         self.kv_variance -= claim.kv_variance;
@@ -368,8 +379,14 @@ impl Account {
 
     pub(super) fn mark(&self, pinned_tokens: f64) -> ScrapeMark {
         let kv_tokens = self.kv_tokens + pinned_tokens;
-        let (sent, sent_tokens) = (self.details.sent, self.details.sent_tokens);
-        ScrapeMark { sent, sent_tokens, in_flight: self.in_flight, kv_tokens }
+        ScrapeMark {
+            sent: self.details.sent,
+            sent_tokens: self.details.sent_tokens,
+            in_flight: self.in_flight,
+            held_tokens: kv_tokens - self.growth,
+            kv_tokens,
+            felt: self.others.felt(),
+        }
     }
 
     pub(super) fn scraped(&mut self, mark: ScrapeMark, signals: Signals, output_tokens: f64) {
@@ -380,7 +397,8 @@ impl Account {
         let before = std::mem::replace(&mut self.details.signals, signals);
         self.note_signals();
         if let Some(running) = self.details.signals.running {
-            self.see_others(mark, f64::from(running.value), output_tokens);
+            self.see_others(mark, f64::from(running.value), output_tokens, running.heard);
+            self.others.counted();
         }
         // A report may have come while the page was on its way, and then tells of a later moment.
         if !keep_later(&mut self.details.signals.waiting, before.waiting) {
@@ -407,6 +425,7 @@ impl Account {
     ) {
         let mark = ScrapeMark {
             in_flight: self.in_flight.saturating_sub(1),
+            held_tokens: self.kv_tokens - self.growth + pinned - (claim.kv_tokens - claim.growth()),
             kv_tokens: self.kv_tokens + pinned - claim.kv_tokens,
             ..self.mark(pinned)
         };
@@ -420,38 +439,41 @@ impl Account {
         }
         // If it does not tell what runs: ours, and of others' as much as there was, or more if so many wait.
         let waiting = self.details.signals.waiting.map_or(0.0, |waiting| f64::from(waiting.value));
-        let there = f64::from(mark.in_flight) + self.foreign.requests;
+        let there = f64::from(mark.in_flight) + self.others.requests();
         let running = report.running.map_or((there - waiting).max(0.0), f64::from);
-        self.see_others(mark, running, output_tokens);
+        self.see_others(mark, running, output_tokens, now);
     }
 
     /// What the endpoint has beyond what can be ours is others'. That is what we had when we asked, and what we have sent since:
     /// a busy endpoint takes its time to answer, and were that counted twice, it would look full.
-    fn see_others(&mut self, mark: ScrapeMark, running: f64, output_tokens: f64) {
-        let Some(waiting) = self.details.signals.waiting.map(|waiting| f64::from(waiting.value))
-        else {
+    fn see_others(&mut self, mark: ScrapeMark, running: f64, output_tokens: f64, at: Duration) {
+        let Details { signals, sent, sent_tokens, learned, .. } = &*self.details;
+        let Some(waiting) = signals.waiting.map(|waiting| f64::from(waiting.value)) else {
             return;
         };
-        let own =
-            f64::from(mark.in_flight) + approximate(self.details.sent.saturating_sub(mark.sent));
-        let own_tokens = mark.kv_tokens + (self.details.sent_tokens - mark.sent_tokens);
-        self.foreign.requests = (running + waiting - own).max(0.0);
-        let (Some(usage), Some(blocks), Some(tokens)) = (
-            self.details.signals.kv_usage,
-            self.details.signals.kv_blocks,
-            self.details.signals.kv_block_tokens,
-        ) else {
-            return;
-        };
-        let capacity = approximate(blocks.value) * f64::from(tokens.value);
-        // A waiting request holds nothing yet and will hold what the others do on average; a running one is on average
-        // half through its answer.
-        let held = usage.value * capacity;
-        let mean_prompt = if running > 0.0 { held / running } else { output_tokens };
-        let total =
-            held + waiting * (mean_prompt + output_tokens / 2.0) + running * output_tokens / 2.0;
-        let any = self.foreign.requests > 0.0;
-        self.foreign.kv_tokens = if any { (total - own_tokens).max(0.0) } else { 0.0 };
+        let since = approximate(sent.saturating_sub(mark.sent));
+        let own = f64::from(mark.in_flight) + since;
+        let beyond = running + waiting - own;
+        let requests = beyond.max(0.0);
+        let others = |all: f64, own: f64| if requests > 0.0 { (all - own).max(0.0) } else { 0.0 };
+        let (mut held_tokens, mut kv_tokens) = (0.0, 0.0);
+        if let (Some(usage), Some(blocks), Some(tokens)) =
+            (signals.kv_usage, signals.kv_blocks, signals.kv_block_tokens)
+        {
+            // A waiting request holds nothing yet and will hold what the others do on average; a running one is on average
+            // half through its answer.
+            let half = output_tokens / 2.0;
+            let held = usage.value * approximate(blocks.value) * f64::from(tokens.value);
+            let mean = if running > 0.0 { held / running } else { output_tokens };
+            let total = held + waiting * (mean + half) + running * half;
+            // Nobody passes those that wait, so there is no room that they do not need.
+            let own_held = mark.held_tokens + since * learned.mean_prompt.or(0.0);
+            held_tokens = others(held + waiting * (mean - half).max(0.0), own_held);
+            kv_tokens = others(total, mark.kv_tokens + (sent_tokens - mark.sent_tokens));
+        }
+        let told = Foreign { held_tokens, kv_tokens, requests };
+        let page = Page { at, felt: mark.felt, output_tokens, beyond, own };
+        self.others.tell(told, &page, &self.pace());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Common, Ledger, Slot, account::Account, approximate};
+use super::{Common, Ledger, Slot, account::Account, approximate, others::Foreign};
 use crate::{
     AdapterFit, Admission, BLOCK_BYTES, Candidate, Candidates, InferenceRequest, Load, Policy,
     Speed, Unschedulable,
@@ -93,7 +93,7 @@ impl Offer<'_> {
                     return Err(Unschedulable::Saturated);
                 }
             }
-            Admission::WhenSpare | Admission::WhenUnnoticed => {
+            Admission::WhenSpare | Admission::WhenQuiet | Admission::WhenUnnoticed => {
                 let (mut kept, mut quiet) = (Vec::new(), 0);
                 for (index, candidate) in self.all().enumerate() {
                     if candidate.places > 1 {
@@ -102,8 +102,12 @@ impl Offer<'_> {
                     quiet +=
                         usize::from(candidate.places > 0 && candidate.load.prefill_tokens <= 0.0);
                 }
-                // Whoever comes next is to find an endpoint that is not busy with a prompt, if there are two at all.
-                if kept.is_empty() || quiet < self.slots.len().min(2) {
+                let quiet_min = match self.request.admission {
+                    Admission::WhenSpare => 0,
+                    // If there are two at all.
+                    _ => self.slots.len().min(2),
+                };
+                if kept.is_empty() || quiet < quiet_min {
                     return Err(Unschedulable::Saturated);
                 }
                 self.kept = Some(kept);
@@ -121,22 +125,24 @@ impl Offer<'_> {
     fn places(
         &self,
         account: &Account,
-        fit: AdapterFit,
-        speed: &Speed,
-        unshared: f64,
-        pinned: f64,
+        (fit, speed): (AdapterFit, &Speed),
+        (unshared, pinned): (f64, f64),
+        others: &Foreign,
     ) -> u32 {
         match self.request.admission {
             Admission::Always => 0,
+            // Nothing makes room for a prompt larger than the whole cache: the endpoint is to refuse it, and nobody to wait
+            // behind it.
+            _ if unshared > account.kv_capacity() => u32::MAX,
             _ if fit == AdapterFit::Full => 0,
-            Admission::WhenFree => account.places(unshared, pinned, false, self.seconds),
+            Admission::WhenFree => account.places(unshared, pinned, false, others),
             Admission::WhenUnnoticed
-                if account.would_notice(speed, self.tokens + self.output, self.seconds) =>
+                if account.would_notice(speed, self.tokens + self.output, others) =>
             {
                 0
             }
-            Admission::WhenSpare | Admission::WhenUnnoticed => {
-                account.places(unshared + self.output, pinned, true, self.seconds)
+            Admission::WhenSpare | Admission::WhenQuiet | Admission::WhenUnnoticed => {
+                account.places(unshared + self.output, pinned, true, others)
             }
         }
     }
@@ -160,6 +166,8 @@ impl Candidates for Offer<'_> {
         let unshared = (self.tokens - f64::from(pinned) * self.block_tokens).max(1.0);
         let pinned_tokens = f64::from(self.ledger.prefixes.pinned(slot.0)) * self.block_tokens;
         let fit = account.adapters().fit(self.adapter);
+        let others = account.foreign(self.seconds, &self.common.foreign);
+        let load = account.load(&others, self.common.output_variance);
         Candidate {
             cached_blocks: cached,
             uncached_tokens: (self.tokens - f64::from(cached) * self.block_tokens).max(1.0),
@@ -168,11 +176,8 @@ impl Candidates for Offer<'_> {
             adapter_pressure: account.adapters().pressure(),
             adapter_listed: self.asks_lists && account.lists(self.request.model),
             ring_rank: self.ring_ranks.get(index).copied().unwrap_or(u32::MAX),
-            load: Load {
-                kv_tokens: account.kv_tokens() + pinned_tokens,
-                ..account.load(self.seconds, &self.common.foreign)
-            },
-            places: self.places(account, fit, &speed, unshared, pinned_tokens),
+            load: Load { kv_tokens: load.kv_tokens + pinned_tokens, ..load },
+            places: self.places(account, (fit, &speed), (unshared, pinned_tokens), &others),
             // As long as no endpoint has shown anything, none is behind the others.
             untried: self.common.speeds.known && account.is_untried(self.now),
             ..account.candidate(speed)

@@ -190,7 +190,8 @@ fn load_after_report(page: Signals, own: usize, report: Report) -> Load {
     pool.ledger.reported(&claims[0], report, NOW);
     let signals = &pool.ledger.accounts[pool.slots[0]].candidate(Speed::default()).signals;
     assert_eq!(signals.kv_blocks, Some(Reading { value: CAPACITY_BLOCKS, heard: NOW }));
-    pool.ledger.accounts[pool.slots[0]].load(NOW.as_secs_f64(), &Foreign::default())
+    let account = &pool.ledger.accounts[slot];
+    account.load(&account.foreign(NOW.as_secs_f64(), &Foreign::default()), 0.0)
 }
 
 #[test]
@@ -327,6 +328,14 @@ fn a_request_waits_while_no_endpoint_has_room_for_its_prompt() {
     );
     assert!(goes(&mut pool, 0.7, Admission::WhenFree));
     assert!(!goes(&mut pool, 0.7, Admission::WhenFree));
+    assert!(goes(&mut pool, 1.1, Admission::WhenFree), "one that never will goes to be refused");
+    let mut pool = Pool::new(2);
+    for index in 0..2 {
+        pool.scraped(index, ScrapeMark::NOTHING, 0, 0.0);
+    }
+    assert!(goes(&mut pool, 0.7, Admission::WhenFree));
+    assert!(goes(&mut pool, 0.7, Admission::WhenFree));
+    assert!(!goes(&mut pool, 0.7, Admission::WhenFree));
     assert!(goes(&mut pool, 0.2, Admission::WhenFree), "a smaller one finds room");
     assert!(goes(&mut pool, 0.7, Admission::Always));
 }
@@ -334,7 +343,7 @@ fn a_request_waits_while_no_endpoint_has_room_for_its_prompt() {
 #[test]
 fn who_leaves_room_for_others_goes_only_where_two_could_and_others_find_two_that_compute_no_prompt()
 {
-    for admission in [Admission::WhenSpare, Admission::WhenUnnoticed] {
+    for admission in [Admission::WhenQuiet, Admission::WhenUnnoticed] {
         let mut pool = Pool::new(3);
         for index in 0..3 {
             pool.scraped(index, ScrapeMark::NOTHING, 0, 0.0);
@@ -342,7 +351,7 @@ fn who_leaves_room_for_others_goes_only_where_two_could_and_others_find_two_that
         assert!(goes(&mut pool, 0.01, admission), "all three are quiet");
         assert!(goes(&mut pool, 0.01, admission), "two are");
         assert!(!goes(&mut pool, 0.01, admission), "one is");
-        assert!(goes(&mut pool, 0.01, Admission::WhenFree), "it is there for others");
+        assert!(goes(&mut pool, 0.01, Admission::WhenSpare), "it is there for others");
     }
     let mut pool = Pool::new(1);
     pool.scraped(0, ScrapeMark::NOTHING, 0, 0.0);
@@ -413,7 +422,9 @@ fn others(running: u32, before: u32, meanwhile: u32) -> (f64, f64) {
     let mark = send(before);
     send(meanwhile);
     pool.scraped(0, mark, running, 0.5);
-    let load = pool.ledger.accounts[slot].load(NOW.as_secs_f64(), &Foreign::default());
+    let account = &pool.ledger.accounts[slot];
+    let others = account.foreign(NOW.as_secs_f64(), &Foreign::default());
+    let load = account.load(&others, 0.0);
     (load.foreign_requests, load.foreign_kv_tokens)
 }
 
@@ -769,7 +780,7 @@ proptest! {
         for slot in &model.named {
             prop_assert_eq!(model.ledger.in_flight(*slot), 0);
             prop_assert!(model.ledger.prefill_tokens_pending(*slot).abs() < 1e-9);
-            let load = model.ledger.accounts[*slot].load(0.0, &Foreign::default());
+            let load = model.ledger.accounts[*slot].load(&Foreign::default(), 0.0);
             prop_assert_eq!(model.ledger.prefixes.pinned(slot.0), 0);
             let own = (load.prefill_tokens, load.kv_tokens, load.kv_variance, load.context_tokens);
             prop_assert_eq!(own, (0.0, 0.0, 0.0, 0.0));

@@ -288,9 +288,13 @@ fn an_endpoint_whose_metrics_are_frozen_still_gets_its_requests() {
         ..world(3, 0.6, 300)
     };
     for policy in [Policy::Predicted, Policy::RoundRobin, Policy::LeastRequest] {
-        let figures = check(&config, Placement::Policy(policy));
-        let share = number(figures.sent_while_faulty[1]) / number(figures.sent_during_faults);
-        assert!(share > 0.25, "{policy}: {share}");
+        // Of one seed, chance alone gives it a quarter now and then.
+        let all = (1..=4).map(|seed| run(&config, Placement::Policy(policy), seed, &mut |_| true));
+        let (sent, of) = all.fold((0, 0), |(sent, of), figures| {
+            (sent + figures.sent_while_faulty[1], of + figures.sent_during_faults)
+        });
+        let share = number(sent) / number(of);
+        assert!(share > 0.27, "{policy}: {share}");
     }
 }
 
@@ -355,8 +359,8 @@ fn a_run_can_be_stopped() {
     assert_eq!(figures.completed, told[0]);
 }
 
-/// Mean TTFT of the classes that are counted on the tutorial's pool, at this rate of all together.
-fn mean_ttft(rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
+/// Mean TTFT of the classes that are counted on so many of the tutorial's endpoints, at this rate of all together.
+fn mean_ttft_of(endpoints: usize, rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
     let class = |&(weight, flow, priority, counted): &(f64, u64, i32, bool)| {
         let weight = weight / classes.iter().map(|class| class.0).sum::<f64>();
         Class { weight, flow, priority, counted }
@@ -366,10 +370,34 @@ fn mean_ttft(rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
         pace: Pace::Poisson(rate),
         warmup: 1_000,
         classes: classes.iter().map(class).collect(),
-        ..world(3, 1.0, 12_000)
+        ..world(endpoints, 1.0, 12_000)
     };
     let figures = finish(&config, Placement::Policy(Policy::Predicted));
     figures.ttft.mean().unwrap()
+}
+
+/// On the tutorial's pool.
+fn mean_ttft(rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
+    mean_ttft_of(3, rate, classes)
+}
+
+#[test]
+fn flows_that_send_about_the_same_are_not_delayed_for_being_told_apart() {
+    for endpoints in 1..=3_u32 {
+        let mean =
+            |classes: &[_]| mean_ttft_of(endpoints as usize, 1.45 * f64::from(endpoints), classes);
+        let undivided = mean(&[(1.0, 0, 0, true)]);
+        let flow = |flow| (if flow == 5 { 2.6 } else { 2.0 }, flow, 0, true);
+        let divided = mean(&[1, 2, 3, 4, 5].map(flow));
+        assert!(divided < 1.05 * undivided, "{endpoints}: {divided} s, as one flow {undivided} s");
+    }
+}
+
+#[test]
+fn a_few_critical_requests_hardly_delay_the_others() {
+    let alone = mean_ttft_of(2, 2.3, &[(1.0, 0, 0, true)]);
+    let beside = mean_ttft_of(2, 2.3, &[(0.985, 0, 0, true), (0.015, 0, 100, false)]);
+    assert!(beside < 1.15 * alone, "{alone} s alone, {beside} s beside them");
 }
 
 #[test]
@@ -389,4 +417,28 @@ fn a_flood_of_sheddable_requests_hardly_delays_critical_ones() {
     let alone = mean_ttft(1.5, &[(1.0, 1, 100, true)]);
     let beside = mean_ttft(15.0, &[(1.5, 1, 100, true), (13.5, 2, -100, false)]);
     assert!(beside < 1.1 * alone, "{alone} s alone, {beside} s beside it");
+    // The fewer there are, the more of a pool would be idle without the flood.
+    let alone = mean_ttft(0.6, &[(1.0, 1, 100, true)]);
+    let beside = mean_ttft(14.0, &[(0.6, 1, 100, true), (13.4, 2, -100, false)]);
+    assert!(beside < 1.1 * alone, "{alone} s alone, {beside} s beside it");
+}
+
+#[test]
+fn gateways_that_read_metrics_seldom_feel_each_others_requests() {
+    let scenario = Scenario::named("S8").unwrap();
+    let mean = |policy| {
+        let config = WorldConfig {
+            endpoints: scenario.endpoints.clone(),
+            gateways: scenario.gateways,
+            scrape_interval: seconds(5),
+            workload: scenario.workload.clone(),
+            pace: scenario.pace.clone(),
+            warmup: 600,
+            ..world(1, 1.0, 6_000)
+        };
+        finish(&config, Placement::Policy(policy)).ttft.mean().unwrap()
+    };
+    // It reads no metrics.
+    let (predicted, counting) = (mean(Policy::Predicted), mean(Policy::LeastRequest));
+    assert!(predicted < 0.85 * counting, "{predicted} s, least-request {counting} s");
 }

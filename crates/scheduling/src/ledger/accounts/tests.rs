@@ -125,13 +125,13 @@ impl Fleet {
         self.verify(&request);
     }
 
-    /// Compares each outline with what its account says now.
+    /// Compares each outline with what its account says, as of the time when they were compared.
     fn verify(&mut self, request: &InferenceRequest<'_>) {
         let adapter = self.ledger.adapter(request);
         self.ledger.find_prefixes(request.blocks);
         let common = self.ledger.common(&self.slots, self.now);
         let asked = (request, adapter);
-        let offer = self.ledger.offer(Policy::Predicted, asked, &self.slots, &common, self.now);
+        let offer = self.ledger.offer(Policy::Predicted, asked, &self.slots, &common, common.at);
         for index in 0..offer.len() {
             let candidate = offer.get(index);
             let (outline, ask) = offer.outline(index);
@@ -167,7 +167,7 @@ fn an_outline_is_not_believed_for_longer_than_a_comparison() {
     }
     fleet.verify(&request);
     // The pages have become too old.
-    fleet.now += Duration::from_secs(6);
+    fleet.now += Duration::from_mins(1);
     fleet.verify(&request);
     let common = fleet.ledger.common(&fleet.slots, fleet.now);
     let outline = fleet.ledger.accounts.outline(fleet.slots[0], &common);
