@@ -1,5 +1,9 @@
 //! Which of the operations the gateway understands a request is.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
 use crate::errors::ErrorShape;
 
 /// What a request asks for, by its method and path.
@@ -22,18 +26,22 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The operation of a request; `path` is without its query string.
+    /// The operation of a request; `path` is as the client sent it, without its query string.
+    ///
+    /// What has escapes is read as vLLM's server reads it: all are decoded, once, and a line feed at the end does not
+    /// count. A path that is taken for another there would be served without being counted.
     pub fn of(method: &str, path: &str) -> Operation {
         if method != "POST" {
             return Operation::Other;
         }
-        match path {
-            "/v1/completions" => Operation::Completions,
-            "/v1/chat/completions" => Operation::ChatCompletions,
-            "/v1/embeddings" => Operation::Embeddings,
-            "/v1/responses" => Operation::Responses,
-            "/v1/messages" => Operation::Messages,
-            "/tokenize" => Operation::Tokenize,
+        let decoded = Cow::from(percent_decode_str(path));
+        match decoded.strip_suffix(b"\n").unwrap_or(&decoded) {
+            b"/v1/completions" => Operation::Completions,
+            b"/v1/chat/completions" => Operation::ChatCompletions,
+            b"/v1/embeddings" => Operation::Embeddings,
+            b"/v1/responses" => Operation::Responses,
+            b"/v1/messages" => Operation::Messages,
+            b"/tokenize" => Operation::Tokenize,
             _ => Operation::Other,
         }
     }

@@ -130,7 +130,7 @@ impl Assignment {
                 if status >= 400 && self.claim.ending.outcome == Outcome::Failed => {}
             Finish::Complete(_) => self.claim.ending.outcome = outcome(status, empty),
             Finish::EndpointGone | Finish::IdleTimeout => self.failed(),
-            Finish::Refused(_) | Finish::ClientGone | Finish::RouteTimeout => {}
+            Finish::Refused(_) | Finish::ClientGone | Finish::RouteTimeout | Finish::Draining => {}
         }
         self.note(|record| record.finish = Some(finish));
     }

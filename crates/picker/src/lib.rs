@@ -40,5 +40,5 @@ pub use pool::{Health, Member};
 pub use record::{Finish, Journal, OpenRecord, RECORD_TEXT_BYTES_MAX, RequestRecord};
 pub use refusal::{Fault, Refusal, Wire};
 pub use route::{RouteQuery, Routed};
-pub use tasks::{Panic, Tasks, contain};
+pub use tasks::{Cutoff, Panic, Tasks, contain};
 pub use trace::{RequestTrace, Sampling, TraceContext};

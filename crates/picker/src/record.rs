@@ -36,12 +36,14 @@ pub enum Finish {
     IdleTimeout,
     /// The time for the whole answer ran out inside it.
     RouteTimeout,
+    /// The gateway stopped, and waited no longer for the answer's end.
+    Draining,
 }
 
 impl Finish {
     /// The answer had begun and did not end as it should.
     pub fn is_broken(&self) -> bool {
-        matches!(self, Self::EndpointGone | Self::IdleTimeout | Self::RouteTimeout)
+        matches!(self, Self::EndpointGone | Self::IdleTimeout | Self::RouteTimeout | Self::Draining)
     }
 
     pub fn name(&self) -> Option<Cow<'_, str>> {
@@ -52,6 +54,7 @@ impl Finish {
             Self::EndpointGone => Some(Cow::Borrowed("endpoint_gone")),
             Self::IdleTimeout => Some(Cow::Borrowed("idle_timeout")),
             Self::RouteTimeout => Some(Cow::Borrowed("route_timeout")),
+            Self::Draining => Some(Cow::Borrowed("draining")),
         }
     }
 }

@@ -23,7 +23,13 @@ pub enum Refusal {
     Exhausted,
     #[error("the gateway has as many connections as it may; retry shortly")]
     TooManyConnections,
-    #[error("the request names no host or several; send one Host header")]
+    #[error(
+        "the request's target is neither a path nor a URI; send a path that begins with a slash"
+    )]
+    InvalidTarget,
+    #[error(
+        "the request names no host, several, or what is none; send one Host header, with a name and no more than a port"
+    )]
     InvalidHost,
     #[error("too many large request bodies are on their way; retry shortly")]
     Overloaded,
@@ -90,7 +96,9 @@ impl Refusal {
             Self::BodyTooLarge { .. } => (413, "too_large", Fault::Client, "-"),
             Self::HeadersTooLarge => (431, "too_large", Fault::Client, "-"),
             Self::PathTooLong => (414, "too_large", Fault::Client, "-"),
-            Self::MalformedHead => (400, "malformed_head", Fault::Client, "DPE"),
+            Self::MalformedHead | Self::InvalidTarget => {
+                (400, "malformed_head", Fault::Client, "DPE")
+            }
             Self::HeaderTimeout(_) => (408, "header_timeout", Fault::Client, "-"),
             Self::InvalidHost => (400, "invalid_host", Fault::Client, "-"),
             Self::Overloaded | Self::Exhausted | Self::TooManyConnections => {

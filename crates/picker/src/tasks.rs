@@ -10,20 +10,25 @@ use std::{
 
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
 
 /// Owns tasks: starts them, tells them to stop, waits for them.
 #[derive(Clone, Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    cutoff: Cutoff,
     panics: IntCounter,
 }
 
 impl Tasks {
     /// `panics` counts tasks that ended in a panic, each of which is a bug.
     pub fn new(panics: IntCounter) -> Self {
-        Self { tracker: TaskTracker::new(), stop: CancellationToken::new(), panics }
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        Self { tracker, stop, cutoff: Cutoff::default(), panics }
     }
 
     /// Starts a task. A panic in it ends this task alone; it is logged and counted.
@@ -65,6 +70,15 @@ impl Tasks {
         self.stop.is_cancelled()
     }
 
+    /// Breaks off what has not finished since [`Tasks::stop`], as far as it watches the [`Cutoff`].
+    pub fn cut(&self) {
+        self.cutoff.0.cancel();
+    }
+
+    pub fn cutoff(&self) -> &Cutoff {
+        &self.cutoff
+    }
+
     /// Waits until every task has ended. Dropping the future only stops waiting.
     pub async fn ended(&self) {
         self.tracker.close();
@@ -74,6 +88,27 @@ impl Tasks {
     /// Tasks that have not ended.
     pub fn running(&self) -> usize {
         self.tracker.len()
+    }
+}
+
+/// The end of all patience: [`Tasks::cut`]. All clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Cutoff(CancellationToken);
+
+impl Cutoff {
+    /// The same for another thread: all that wait for one of them share a lock.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self(self.0.child_token())
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Resolves when it is over. Dropping it loses nothing.
+    pub fn over(&self) -> WaitForCancellationFutureOwned {
+        self.0.clone().cancelled_owned()
     }
 }
 

@@ -4,7 +4,11 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header,
+    request::Parts,
+    uri::{Authority, PathAndQuery},
+};
 use openai::Operation;
 use picker::{
     RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, RequestTrace, RouteQuery, Sampling, TraceContext,
@@ -60,16 +64,20 @@ pub(crate) struct Head {
     pub(crate) trace: Option<Box<TraceContext>>,
     authority: String,
     host: String,
+    /// The path for routes, where it is not as the client wrote it.
+    plain_path: Option<String>,
 }
 
 impl Head {
-    pub(crate) fn new(parts: Parts, peer: Peer, traces: Option<Sampling>) -> Self {
+    pub(crate) fn new(mut parts: Parts, peer: Peer, traces: Option<Sampling>) -> Self {
+        add_path(&mut parts);
         let operation = Operation::of(parts.method.as_str(), parts.uri.path());
         let authority = authority(&parts);
         let host = host(&authority);
         let request_id = request_id(&parts.headers);
         let trace = traces.map(|sampling| Box::new(trace(&parts.headers, sampling)));
-        Self { parts, peer, operation, request_id, trace, authority, host }
+        let plain_path = unescaped(parts.uri.path());
+        Self { parts, peer, operation, request_id, trace, authority, host, plain_path }
     }
 
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), Refusal> {
@@ -79,8 +87,10 @@ impl Head {
         if headers.len() > limits.headers_max || bytes > limits.header_bytes_max {
             return Err(Refusal::HeadersTooLarge);
         }
-        let hosts = headers.get_all(header::HOST).iter().count();
-        if hosts > 1 || (self.authority.is_empty() && self.parts.version == Version::HTTP_11) {
+        if !self.asks_for_path() {
+            return Err(Refusal::InvalidTarget);
+        }
+        if !self.names_host() {
             return Err(Refusal::InvalidHost);
         }
         if !is_framed_plainly(headers) {
@@ -92,6 +102,26 @@ impl Head {
             return Err(Refusal::NoRoute { host, path: "CONNECT".to_owned() });
         }
         Ok(())
+    }
+
+    /// A path, or `*` for the server as a whole. Nothing but CONNECT names only a host.
+    fn asks_for_path(&self) -> bool {
+        let Parts { method, uri, .. } = &self.parts;
+        let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+        target.starts_with('/')
+            || (target == "*" && method == Method::OPTIONS)
+            || method == Method::CONNECT
+    }
+
+    /// One host, which the target may name in the header's place; the header has to be well formed all the same.
+    fn names_host(&self) -> bool {
+        let Parts { uri, version, headers, .. } = &self.parts;
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let unused = hosts.next().filter(|host| uri.authority().is_some() && !host.is_empty());
+        let may_be_absent = *version != Version::HTTP_11;
+        hosts.next().is_none()
+            && unused.is_none_or(|host| is_host(&lossy(host)))
+            && (is_host(&self.authority) || (may_be_absent && self.authority.is_empty()))
     }
 
     /// Whether sending it twice can do no harm, should the first sending have arrived.
@@ -167,7 +197,7 @@ impl RouteQuery for Head {
     }
 
     fn path(&self) -> &str {
-        self.parts.uri.path()
+        self.plain_path.as_deref().unwrap_or_else(|| self.parts.uri.path())
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -181,6 +211,49 @@ fn is_framed_plainly(headers: &HeaderMap) -> bool {
     let plain =
         codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     plain && codings.next().is_none()
+}
+
+/// A URI may go from its host to its query: its path is `/` then. HTTP/2 sends paths alone, and none is without one.
+fn add_path(parts: &mut Parts) {
+    let target = parts.uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if !target.starts_with('?') || parts.version == Version::HTTP_2 {
+        return;
+    }
+    let path = format!("/{target}").parse().ok();
+    let mut uri = parts.uri.clone().into_parts();
+    uri.path_and_query = path;
+    if let Ok(uri) = Uri::from_parts(uri) {
+        parts.uri = uri;
+    }
+}
+
+/// The path with nothing escaped that need not be, if it has escapes: RFC 3986, 6.2.2.2.
+fn unescaped(path: &str) -> Option<String> {
+    let (before, mut rest) = path.split_once('%')?;
+    let mut plain = before.to_owned();
+    loop {
+        let escaped = rest.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let needless = escaped.map(char::from).filter(|character| {
+            character.is_ascii_alphanumeric() || ['-', '.', '_', '~'].contains(character)
+        });
+        plain.push(needless.unwrap_or('%'));
+        rest = rest.get(needless.map_or(0, |_| 2)..).unwrap_or_default();
+        let Some((before, after)) = rest.split_once('%') else { break };
+        plain.push_str(before);
+        rest = after;
+    }
+    plain.push_str(rest);
+    Some(plain)
+}
+
+/// A name or an address, with a port or without: RFC 9110, 7.2.
+fn is_host(text: &str) -> bool {
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    let host = authority.host();
+    // With a user it does not begin with the host.
+    let port = text.strip_prefix(host).map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+    let is_number = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    !host.is_empty() && port.is_some_and(is_number)
 }
 
 fn authority(parts: &Parts) -> String {

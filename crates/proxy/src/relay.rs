@@ -13,8 +13,9 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use openai::{Answer, AnswerReader, ErrorShape, Operation, StreamReader, error_event};
-use picker::{Assignment, Finish};
+use picker::{Assignment, Cutoff, Finish};
 use tokio::time::{Duration, Instant, Sleep, sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::connections::{AnswerBody, Broken};
 
@@ -121,10 +122,11 @@ impl Opening {
 }
 
 /// When an answer is given up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Patience {
     pub(crate) idle: Duration,
     pub(crate) deadline: Option<Instant>,
+    pub(crate) cutoff: Cutoff,
 }
 
 /// The response body. Whoever drops it has ended the request.
@@ -136,6 +138,8 @@ pub(crate) struct Relay {
     heard: Instant,
     /// Set when something is first waited for: most answers are whole before.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Likewise.
+    over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     shape: ErrorShape,
     /// Bytes passed on so far end at an event's end.
     at_event_end: bool,
@@ -164,6 +168,7 @@ impl Relay {
         let heard = Instant::now();
         let mut relay = Self {
             alarm: None,
+            over: None,
             opening,
             assignment,
             patience,
@@ -259,6 +264,11 @@ impl Relay {
 
     /// The alarm is set anew only when it rings: a chunk costs no timer.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let over = self.over.get_or_insert_with(|| Box::pin(self.patience.cutoff.over()));
+        if over.as_mut().poll(context).is_ready() {
+            self.cut(Finish::Draining, 503, "the gateway stopped mid-answer");
+            return Poll::Ready(());
+        }
         let first = self.patience.next(self.heard);
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(first)));
         loop {
@@ -293,9 +303,7 @@ impl Relay {
         self.opening.body = None;
         self.opening.reader.finish(&mut self.opening.out);
         self.note_answer();
-        let flag = if finish == Finish::EndpointGone { "UC" } else { "UT" };
-        self.assignment.note(|record| record.response_flags = flag);
-        self.assignment.finish(finish);
+        self.break_off(finish);
         if matches!(self.opening.reader, Reader::Stream(_)) {
             let at_event_end =
                 self.opening.out.back().map_or(self.at_event_end, |last| ends_event(last));
@@ -306,6 +314,16 @@ impl Relay {
             self.opening.out.push_back(error_event(self.shape, status, &message));
         }
         self.stage = Stage::Cut(None);
+    }
+
+    fn break_off(&mut self, finish: Finish) {
+        let flag = match finish {
+            Finish::EndpointGone => "UC",
+            Finish::Draining => "LR",
+            _ => "UT",
+        };
+        self.assignment.note(|record| record.response_flags = flag);
+        self.assignment.finish(finish);
     }
 
     /// Writes what the answer said into the record; how the answer ended.
@@ -334,10 +352,15 @@ fn ends_event(bytes: &[u8]) -> bool {
 }
 
 impl Drop for Relay {
-    /// What the answer has said so far is worth knowing, though the client has left.
+    /// What the answer has said so far is worth knowing, though the client has left; or though it has not, and the gateway
+    /// ends before it has taken all.
     fn drop(&mut self) {
         if matches!(self.stage, Stage::Open) {
             self.note_answer();
+        }
+        let unfinished = matches!(self.stage, Stage::Open | Stage::Draining(_));
+        if unfinished && self.patience.cutoff.is_over() {
+            self.break_off(Finish::Draining);
         }
     }
 }

@@ -91,6 +91,7 @@ pub(crate) fn refuse(
             | Refusal::BodyTimeout(_)
             // Where its body ends is in doubt.
             | Refusal::MalformedHead
+            | Refusal::InvalidTarget
     );
     if ends_connection {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

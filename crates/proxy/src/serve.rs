@@ -21,7 +21,7 @@ use crate::{
     explain::is_asked,
     head::{Head, Peer},
     reply::{ReplyBody, refuse},
-    upstream::{Outbound, Upstream, by},
+    upstream::{Outbound, Upstream},
 };
 
 /// Capacity reserved for a body before any of it has arrived: a claimed length is not believed.
@@ -72,7 +72,7 @@ impl Proxy {
         connections: Tasks,
         background: &Tasks,
     ) -> Self {
-        let upstream = Upstream::new(options, background);
+        let upstream = Upstream::new(options, background, connections.cutoff());
         let ProxyOptions { limits, endpoint_header: explains, traces } = options;
         let bodies = Arc::new(Semaphore::new(limits.bodies_bytes_max / BODY_UNIT_BYTES));
         Self(Arc::new(Inner { picker, upstream, limits, explains, traces, bodies, connections }))
@@ -142,7 +142,8 @@ impl Proxy {
         note_route(record, &routed);
         let mut room = BodyRoom { bodies: &self.0.bodies, taken: None };
         let bounds = (routed.delivery.body_bytes_max, self.0.limits.body_read_timeout);
-        let body = read_bounded(body, bounds, &mut room, record).await?;
+        let until = self.0.upstream.until(None);
+        let body = until.get(pin!(read_bounded(body, bounds, &mut room, record))).await??;
         let envelope = read_envelope(head, &body, record)?;
         panic_if_asked(head, &body, "waiting");
         let asked = Asked {
@@ -152,16 +153,13 @@ impl Proxy {
             flow: head.flow(),
         };
         note_queued(record);
-        let timeout = routed.timeout;
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
         // Waiting for an endpoint with room takes its time from the answer.
-        let picked = by(deadline, pin!(self.0.picker.pick(&routed, asked, record))).await;
-        let late = || Err(Refusal::RouteTimeout(timeout.unwrap_or_default()));
-        let assignment = picked.unwrap_or_else(late)?;
+        let until = self.0.upstream.until(routed.timeout);
+        let assignment = until.get(pin!(self.0.picker.pick(&routed, asked, record))).await??;
         panic_if_asked(head, &body, "assigned");
         let delivery = routed.delivery;
         let (body, envelope) = (&body, envelope.as_ref());
-        let outbound = Outbound { head, body, envelope, timeout, deadline, delivery };
+        let outbound = Outbound { head, body, envelope, until, delivery };
         let sent = self.0.upstream.send(&outbound, assignment).await;
         sent.map_err(|(refusal, assignment)| {
             *record = assignment.into_record();
@@ -281,13 +279,13 @@ async fn collect(
         if let Some(record) = record.get() {
             record.bytes_received += data.len() as u64;
         }
-        if whole.is_empty() && body.is_end_stream() && data.len() <= bytes_max {
-            return Ok(Some(data));
-        }
         if whole.len() + data.len() > bytes_max {
             return Ok(None);
         }
         room.take(whole.len() + data.len())?;
+        if whole.is_empty() && body.is_end_stream() {
+            return Ok(Some(data));
+        }
         if whole.is_empty() {
             let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(0);
             whole.reserve(data.len() + claimed.min(BODY_RESERVE_BYTES_MAX));

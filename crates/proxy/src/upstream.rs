@@ -14,7 +14,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use openai::{AnswerReader, Envelope, Operation, StreamReader, is_shutdown_error};
-use picker::{Assignment, Delivery, Refusal, Tasks};
+use picker::{Assignment, Cutoff, Delivery, Refusal, Tasks};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
@@ -39,11 +39,30 @@ pub(crate) struct Outbound<'a> {
     pub(crate) head: &'a Head,
     pub(crate) body: &'a Bytes,
     pub(crate) envelope: Option<&'a Envelope>,
-    /// For the whole answer.
-    pub(crate) timeout: Option<Duration>,
-    /// When that runs out.
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) until: Until<'a>,
     pub(crate) delivery: Delivery,
+}
+
+/// When a request that has no answer yet is given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Until<'a> {
+    /// For the whole answer.
+    timeout: Option<Duration>,
+    /// When that runs out.
+    deadline: Option<Instant>,
+    cutoff: &'a Cutoff,
+}
+
+impl Until<'_> {
+    /// The future's output, unless it takes too long.
+    pub(crate) async fn get<F: Future>(&self, future: Pin<&mut F>) -> Result<F::Output, Refusal> {
+        let late = || Refusal::RouteTimeout(self.timeout.unwrap_or_default());
+        tokio::select! {
+            biased;
+            output = by(self.deadline, future) => output.ok_or_else(late),
+            () = self.cutoff.over() => Err(Refusal::Draining),
+        }
+    }
 }
 
 /// An attempt that gave nothing to pass on, or only an error of the endpoint's own.
@@ -64,16 +83,25 @@ type Answer = (response::Parts, Opening);
 pub(crate) struct Upstream {
     connections: Arc<Connections>,
     options: ProxyOptions,
+    cutoff: Cutoff,
 }
 
 impl Upstream {
-    pub(crate) fn new(options: ProxyOptions, background: &Tasks) -> Self {
-        Self { connections: Connections::new(options.limits, background), options }
+    pub(crate) fn new(options: ProxyOptions, background: &Tasks, cutoff: &Cutoff) -> Self {
+        let connections = Connections::new(options.limits, background);
+        Self { connections, options, cutoff: cutoff.beside() }
     }
 
     /// One of so many, each with connections of its own.
     pub(crate) fn beside(&self, threads: usize) -> Self {
-        Self { connections: self.connections.beside(threads), options: self.options }
+        let (connections, cutoff) = (self.connections.beside(threads), self.cutoff.beside());
+        Self { connections, options: self.options, cutoff }
+    }
+
+    /// From now on, with so much time for the whole answer.
+    pub(crate) fn until(&self, timeout: Option<Duration>) -> Until<'_> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        Until { timeout, deadline, cutoff: &self.cutoff }
     }
 
     /// Sends a request along the assignment's list until one endpoint answers. Dropping the future
@@ -83,17 +111,16 @@ impl Upstream {
         outbound: &Outbound<'_>,
         mut assignment: Assignment,
     ) -> Result<Response<ReplyBody>, (Refusal, Assignment)> {
-        let deadline = outbound.deadline;
         let body = outbound.envelope.map_or_else(
             || outbound.body.clone(),
             |envelope| envelope.forward(outbound.body, assignment.target_model()),
         );
         loop {
             let attempt = self.attempt(outbound, &body, &mut assignment);
-            let attempted = by(deadline, pin!(attempt)).await;
+            let attempted = outbound.until.get(pin!(attempt)).await;
             let answer = match attempted {
-                Some(Ok(answer)) => answer,
-                Some(Err(failure)) => {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(failure)) => {
                     if failure.may_move && assignment.advance(failure.outcome) {
                         continue;
                     }
@@ -105,12 +132,9 @@ impl Upstream {
                         None => return Err((failure.refusal, assignment)),
                     }
                 }
-                None => {
-                    let timeout = outbound.timeout.unwrap_or_default();
-                    return Err((Refusal::RouteTimeout(timeout), assignment));
-                }
+                Err(refusal) => return Err((refusal, assignment)),
             };
-            return Ok(self.reply(answer, outbound, deadline, assignment));
+            return Ok(self.reply(answer, outbound, assignment));
         }
     }
 
@@ -233,7 +257,6 @@ impl Upstream {
         &self,
         (mut parts, opening): Answer,
         outbound: &Outbound<'_>,
-        deadline: Option<Instant>,
         mut assignment: Assignment,
     ) -> Response<ReplyBody> {
         remove_hop_by_hop(&mut parts.headers);
@@ -255,7 +278,11 @@ impl Upstream {
         load::strip(&mut parts.headers, outbound);
         parts.version = http::Version::default();
         assignment.note(|record| record.response_code = parts.status.as_u16());
-        let patience = Patience { idle: outbound.delivery.idle_timeout, deadline };
+        let patience = Patience {
+            idle: outbound.delivery.idle_timeout,
+            deadline: outbound.until.deadline,
+            cutoff: self.cutoff.clone(),
+        };
         let relay = Relay::new(opening, assignment, patience, outbound.head.operation);
         Response::from_parts(parts, ReplyBody::Relay(Box::new(relay)))
     }
@@ -308,10 +335,7 @@ impl Failure {
 
 /// The future's output, or nothing once the deadline has passed. It is pinned where it is: within
 /// another it would be moved, and its room taken twice.
-pub(crate) async fn by<F: Future>(
-    deadline: Option<Instant>,
-    future: Pin<&mut F>,
-) -> Option<F::Output> {
+async fn by<F: Future>(deadline: Option<Instant>, future: Pin<&mut F>) -> Option<F::Output> {
     match deadline {
         Some(deadline) => timeout_at(deadline, future).await.ok(),
         None => Some(future.await),

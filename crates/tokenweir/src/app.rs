@@ -139,6 +139,9 @@ impl App {
             () = self.drain() => {}
             () = stop() => tracing::warn!("asked again; what still runs is cut"),
         }
+        // Clients are told, if they listen.
+        self.connections.cut();
+        let _ = tokio::time::timeout(TASKS_END_MAX, self.connections.ended()).await;
         Ok(())
     }
 

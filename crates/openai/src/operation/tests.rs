@@ -20,6 +20,23 @@ fn an_operation_is_a_post_to_an_exact_path() {
 }
 
 #[test]
+fn a_path_is_read_as_vllm_reads_it() {
+    // Starlette decodes all of it once; its expressions let a line feed stand at the end.
+    check("POST", "/v1/%63ompletions", Operation::Completions);
+    check("POST", "/v1%2Fcompletions", Operation::Completions);
+    check("POST", "%2fv1%2fchat%2fcompletions", Operation::ChatCompletions);
+    check("POST", "/v1/chat/completions%0A", Operation::ChatCompletions);
+    check("POST", "/%74%6f%6B%65%6e%69%7a%65", Operation::Tokenize);
+    check("POST", "/v1/%2563ompletions", Operation::Other);
+    check("POST", "/v1/completions%0a%0a", Operation::Other);
+    check("POST", "/v1/completions%00", Operation::Other);
+    check("POST", "/v1/completions%", Operation::Other);
+    check("POST", "/v1/completions%3Fx=1", Operation::Other);
+    check("POST", "/v1/%C3%A7ompletions", Operation::Other);
+    check("POST", "/v1/%6", Operation::Other);
+}
+
+#[test]
 fn everything_else_is_other() {
     check("GET", "/v1/completions", Operation::Other);
     check("post", "/v1/completions", Operation::Other);

@@ -44,6 +44,7 @@ fn an_end_is_written_as_it_was_said() {
     check("a b", |_, one| answer(one, Finish::Complete(None)), " 200 - a 1");
     check("a b", |_, one| answer(one, Finish::EndpointGone), "endpoint_gone 200 - a 1");
     check("a b", |_, one| answer(one, Finish::IdleTimeout), "idle_timeout 200 - a 1");
+    check("a b", |_, one| answer(one, Finish::Draining), "draining 200 - a 1");
     check("a b", |_, one| answer(one, Finish::ClientGone), "client_gone 499 DC a 1");
 }
 

@@ -95,6 +95,7 @@ fn clients_and_their_mistakes_are_not_held_against_an_endpoint() {
     check(drop, None);
     check(with(200, Finish::ClientGone), None);
     check(with(200, Finish::RouteTimeout), None);
+    check(with(200, Finish::Draining), None);
     for code in [400, 404, 413, 422, 499] {
         check_after(30, with(code, Finish::Complete(None)), None);
     }

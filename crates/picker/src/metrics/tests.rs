@@ -220,6 +220,7 @@ fn refusals_departures_and_broken_answers_are_counted_by_reason() {
         ended(Finish::EndpointGone, Some("p")),
         ended(Finish::EndpointGone, Some("p")),
         ended(Finish::IdleTimeout, Some("p")),
+        ended(Finish::Draining, Some("p")),
         ended(Finish::Complete(None), Some("p")),
     ]);
     let refusals = [
@@ -233,6 +234,7 @@ fn refusals_departures_and_broken_answers_are_counted_by_reason() {
     ];
     check(&page, "tokenweir_client_disconnects_total", &departures);
     let broken = [
+        "tokenweir_broken_answers_total{pool=\"p\",reason=\"draining\"} 1",
         "tokenweir_broken_answers_total{pool=\"p\",reason=\"endpoint_gone\"} 2",
         "tokenweir_broken_answers_total{pool=\"p\",reason=\"idle_timeout\"} 1",
     ];

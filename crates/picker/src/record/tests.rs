@@ -60,6 +60,7 @@ fn refusals() -> Vec<(Refusal, Wire)> {
         row(Refusal::TooManyConnections, 503, "overloaded", gateway, "UO"),
         row(Refusal::PathTooLong, 414, "too_large", client, "-"),
         row(Refusal::MalformedHead, 400, "malformed_head", client, "DPE"),
+        row(Refusal::InvalidTarget, 400, "malformed_head", client, "DPE"),
         row(Refusal::HeaderTimeout(second), 408, "header_timeout", client, "-"),
         row(Refusal::Panicked, 500, "panicked", gateway, "-"),
         row(Refusal::InvalidHost, 400, "invalid_host", client, "-"),
@@ -67,7 +68,7 @@ fn refusals() -> Vec<(Refusal, Wire)> {
         row(Refusal::PoolNotFound { pool: text() }, 503, "no_endpoints", gateway, "UH"),
     ];
     // In seconds, rounded up.
-    for (index, retry_after) in [(5, 1), (6, 1), (7, 4), (8, 1), (15, 1), (16, 1), (22, 1), (23, 1)]
+    for (index, retry_after) in [(5, 1), (6, 1), (7, 4), (8, 1), (15, 1), (16, 1), (23, 1), (24, 1)]
     {
         rows[index].1.retry_after = Some(retry_after);
     }

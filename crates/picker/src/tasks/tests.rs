@@ -85,6 +85,25 @@ async fn who_asks_after_the_stop_is_told_at_once() {
     timeout(Duration::from_secs(1), tasks.stopping()).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_cutoff_reaches_those_who_wait_for_it_and_those_who_ask_later() {
+    let (tasks, _) = tasks();
+    let beside = tasks.cutoff().beside();
+    for cutoff in [tasks.cutoff(), &beside] {
+        let over = cutoff.over();
+        tasks.spawn("subject", over);
+    }
+    tasks.stop();
+    assert!(timeout(Duration::from_mins(1), tasks.ended()).await.is_err(), "a stop cuts nothing");
+    assert_eq!((tasks.running(), beside.is_over()), (2, false));
+    tasks.clone().cut();
+    tasks.ended().await;
+    for cutoff in [tasks.cutoff(), &beside, &beside.beside()] {
+        assert!(cutoff.is_over());
+        cutoff.over().await;
+    }
+}
+
 #[tokio::test]
 async fn a_contained_future_gives_its_value_or_what_its_panic_said() {
     assert_eq!(contain(async { 7 }).await, Ok(7));

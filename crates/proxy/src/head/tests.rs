@@ -194,6 +194,119 @@ fn a_head_without_a_host_can_be_sent_over_http_2() {
 }
 
 #[test]
+fn routes_see_a_path_without_needless_escapes_and_endpoints_as_it_came() {
+    for (target, path) in [
+        ("/v1/completions", "/v1/completions"),
+        ("/v1/%63omple%74ions?a=%62", "/v1/completions"),
+        ("/%41%7a%30%2D%2e%5F%7E", "/Az0-._~"),
+        ("/v1%2Fcompletions", "/v1%2Fcompletions"),
+        ("/a%2fb%20c%C3%A9", "/a%2fb%20c%C3%A9"),
+        ("/%2563", "/%2563"),
+        ("/%%63", "/%c"),
+        ("/%6", "/%6"),
+        ("/%+1%", "/%+1%"),
+    ] {
+        let head = head_of("POST", target, Version::HTTP_11, &[("host", "a.com")]);
+        assert_eq!(head.path(), path, "{target}");
+        assert_eq!(sent(&head).0, format!("POST {target} HTTP/1.1"));
+        assert_eq!(sent2(&head).uri().path_and_query().unwrap(), target);
+        assert_eq!(head.record().path, target.split('?').next().unwrap());
+    }
+}
+
+#[test]
+fn a_target_is_a_path() {
+    let host = [("host", "test.com")];
+    let check = |method: &str, target: &str, version: Version, expected: Result<(), Refusal>| {
+        let checked = head_of(method, target, version, &host).check(&Limits::default());
+        assert_eq!(checked, expected, "{method} {target}");
+    };
+    let bad = Err(Refusal::InvalidTarget);
+    for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+        for target in ["/", "//", "/x?y", "/*", "http://test.com/", "http://test.com"] {
+            check("GET", target, version, Ok(()));
+        }
+        check("OPTIONS", "*", version, Ok(()));
+        for target in ["*", "test.com", "test.com:80"] {
+            check("GET", target, version, bad.clone());
+        }
+        check("OPTIONS", "test.com", version, bad.clone());
+    }
+    check("GET", "http://test.com?x=1", Version::HTTP_11, Ok(()));
+    // So h2 hands on a path that is only a query.
+    check("GET", "http://test.com?x=1", Version::HTTP_2, bad);
+    let tunnel = head_of("CONNECT", "test.com:80", Version::HTTP_11, &host);
+    assert!(matches!(tunnel.check(&Limits::default()), Err(Refusal::NoRoute { .. })));
+}
+
+#[test]
+fn a_uri_without_a_path_asks_for_the_root() {
+    for (target, expected) in [
+        ("http://a.com?x=1", "GET /?x=1 HTTP/1.1"),
+        ("http://a.com/?x=1", "GET /?x=1 HTTP/1.1"),
+        ("http://a.com?", "GET /? HTTP/1.1"),
+        ("http://a.com", "GET / HTTP/1.1"),
+    ] {
+        let head = head_of("GET", target, Version::HTTP_11, &[("host", "a.com")]);
+        assert_eq!((&*sent(&head).0, head.path()), (expected, "/"), "{target}");
+        let (parts, _) = sent2(&head).into_parts();
+        let path = parts.uri.path_and_query().unwrap().as_str();
+        assert_eq!(format!("GET {path} HTTP/1.1"), expected, "{target}");
+    }
+}
+
+#[test]
+fn a_host_is_a_name_or_an_address_with_a_port_or_without() {
+    let check = |target: &str, host: &str, version: Version| {
+        let head = head_of("GET", target, version, &[("host", host)]);
+        head.check(&Limits::default()).is_ok()
+    };
+    for good in [
+        "test.com",
+        "a_b.com",
+        "a.com.",
+        "a.com:80",
+        "a.com:",
+        "1.2.3.4:80",
+        "[::1]",
+        "[::1]:80",
+        "a,b",
+    ] {
+        assert!(check("/", good, Version::HTTP_11), "{good}");
+        assert!(check("http://a.com/", good, Version::HTTP_11), "{good} beside another");
+    }
+    for bad in [
+        "a b",
+        "a b/c@d",
+        "a, b",
+        "a/b",
+        "a?b",
+        "a#b",
+        "u@a.com",
+        "a@a",
+        "a:b",
+        "a:80:80",
+        "a:-1",
+        ":80",
+        "[::1",
+        "::1",
+        "[::1]x",
+        "http://a.com",
+        "a\tb",
+        "a\u{e9}",
+        "a\\b",
+        "@",
+    ] {
+        assert!(!check("/", bad, Version::HTTP_11), "{bad}");
+        assert!(!check("/", bad, Version::HTTP_10), "{bad}");
+        assert!(!check("http://a.com/", bad, Version::HTTP_11), "{bad} beside another");
+    }
+    assert!(!check("http://a.com:x/", "a.com", Version::HTTP_11));
+    assert!(check("http://u@a.com/", "a.com", Version::HTTP_11));
+    assert!(check("/", "", Version::HTTP_10) && !check("/", "", Version::HTTP_11));
+}
+
+#[test]
 fn a_head_is_held_to_its_limits() {
     let head = head(&[("host", "1234"), ("x-b", "12345")]);
     // Two names and values, and the target.

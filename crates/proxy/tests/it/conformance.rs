@@ -249,6 +249,8 @@ async fn a_malformed_request_reaches_no_endpoint() {
         ("an empty method", ":method", ""),
         ("an authority with a line end", ":authority", "test.com\r\nx: y"),
         ("another scheme's form", ":path", "*"),
+        ("a query without a path", ":path", "?x=1"),
+        ("a path without a slash", ":path", "v1/completions"),
     ] {
         let with = |field: &(&'static str, &'static str)| {
             if field.0 == name { (name, value) } else { *field }

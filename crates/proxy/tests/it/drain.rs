@@ -1,10 +1,16 @@
 //! Ending well: a proxy that drains, and listeners that come and go.
 
-use picker::{ListenerSpec, Tasks};
+use picker::{Finish, ListenerSpec, Tasks};
 use proxy::Listeners;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, runtime::Builder};
 
 use crate::{
+    fake::{Fake, STREAM_HEAD, TOKEN, chunk},
+    frames::{
+        DATA, END_HEADERS, END_STREAM, Frame, Frames, HEADERS, RST_STREAM, block, completion_fields,
+    },
+    midstream::{check_cut, check_gone},
+    refusals::check_shape,
     setting::{LOCALHOST, Port, Setting, Setup, completion, slow_sim, soon, until},
     wire::{Ended, Wire, get, post},
 };
@@ -68,6 +74,90 @@ async fn a_draining_proxy_does_not_wait_for_those_that_have_left() {
     drop(running);
     soon("all tasks ended", setting.connections.ended()).await;
     soon("aborted", server.handle().until(|handle| handle.aborted() == 1)).await;
+}
+
+/// An endpoint that gives one token and then nothing, behind a proxy.
+async fn with_one_token() -> (Fake, Setting) {
+    let fake = Fake::falling_silent_after(format!("{STREAM_HEAD}{}", chunk(TOKEN))).await;
+    let setting = Setup::new(&[fake.addr]).start();
+    (fake, setting)
+}
+
+/// The time to drain is over.
+fn cut(setting: &Setting) {
+    setting.connections.stop();
+    setting.connections.cut();
+}
+
+async fn check_told_as_cut(setting: &Setting) {
+    check_gone(setting, Finish::Draining, "LR").await;
+    assert_eq!(setting.metric("tokenweir_broken_answers_total", &[r#"reason="draining""#]), 1);
+    assert_eq!(setting.metric("tokenweir_client_disconnects_total", &[]), 0);
+    soon("all tasks ended", setting.connections.ended()).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_outlasts_the_drain_is_told_that_it_is_cut() {
+    let (_fake, setting) = with_one_token().await;
+    let mut running = streaming(&setting).await;
+    cut(&setting);
+    check_cut(&running.answer().await, TOKEN, 503);
+    check_told_as_cut(&setting).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_http_2_that_outlasts_the_drain_is_told_so_too() {
+    let (_fake, setting) = with_one_token().await;
+    let mut client = Frames::open(setting.addr, &[]).await;
+    let head = Frame::new(HEADERS, END_HEADERS, 1, block(&completion_fields(&[])));
+    client.send(&[head, Frame::new(DATA, END_STREAM, 1, completion(true, 9))]).await;
+    client.find(|frame| frame.kind == DATA).await.expect("a token");
+    cut(&setting);
+    let told = client.find(|frame| frame.kind == DATA).await.expect("an event").payload;
+    assert!(String::from_utf8_lossy(&told).contains(r#""code":503"#), "{told:?}");
+    client.find(|frame| frame.kind == RST_STREAM).await.expect("an unclean end");
+    check_told_as_cut(&setting).await;
+}
+
+#[tokio::test]
+async fn what_has_no_answer_when_the_drain_is_over_is_refused() {
+    let fake = Fake::falling_silent_after("").await;
+    let setting = Setup::new(&[fake.addr]).start();
+    let request = post("/v1/completions", &completion(true, 9));
+    let (mut sent, mut half) = (setting.wire().await, setting.wire().await);
+    sent.send(&request).await;
+    half.send(&request[..request.len() - 1]).await;
+    until("one is sent on", || fake.seen().len() == 1).await;
+    // All on one thread: when this is answered, what came before it has been read.
+    assert_eq!(setting.ask(b"GET / HTTP/1.1\r\nHost: other.com\r\n\r\n").await.code, 404);
+    cut(&setting);
+    for wire in [&mut sent, &mut half] {
+        let reply = wire.answer().await;
+        check_shape(&reply, 503, "draining");
+        assert_eq!(reply.header("connection"), Some("close"));
+    }
+    setting.record(3).await;
+    let refused =
+        |record: &picker::RequestRecord| record.finish == Some(Finish::Refused("draining"));
+    assert_eq!(setting.records().iter().filter(|record| refused(record)).count(), 2);
+    soon("all tasks ended", setting.connections.ended()).await;
+}
+
+#[test]
+fn an_answer_that_its_client_had_no_time_to_take_was_cut_by_the_gateway() {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (_fake, setting, _client) = runtime.block_on(async {
+        let (fake, setting) = with_one_token().await;
+        let client = streaming(&setting).await;
+        (fake, setting, client)
+    });
+    cut(&setting);
+    // Nothing runs any more.
+    drop(runtime);
+    let records = setting.records();
+    assert_eq!(records.len(), 1);
+    let ended = (records[0].finish.clone(), records[0].response_code, records[0].response_flags);
+    assert_eq!(ended, (Some(Finish::Draining), 200, "LR"));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The answer so far, an error event and an unclean end.
-fn check_cut(reply: &Reply, passed: &str, code: u16) {
+pub(crate) fn check_cut(reply: &Reply, passed: &str, code: u16) {
     assert_eq!((reply.code, reply.ended), (200, Ended::Cut), "{reply:?}");
     let text = reply.text();
     let rest = text.strip_prefix(passed).unwrap_or_else(|| panic!("{text:?}"));
@@ -25,7 +25,7 @@ fn check_cut(reply: &Reply, passed: &str, code: u16) {
     assert!(!text.contains("[DONE]"));
 }
 
-async fn check_gone(setting: &Setting, finish: Finish, flags: &str) {
+pub(crate) async fn check_gone(setting: &Setting, finish: Finish, flags: &str) {
     let record = setting.record(1).await;
     assert_eq!((record.finish, record.response_flags), (Some(finish), flags));
     assert_eq!((record.response_code, record.attempts), (200, 1));

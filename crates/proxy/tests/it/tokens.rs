@@ -4,7 +4,8 @@ use openai::Usage;
 use picker::Finish;
 
 use crate::{
-    setting::{MODEL, Setting, until},
+    fake::{Fake, json_answer},
+    setting::{MODEL, Setting, Setup, until},
     wire::{Ended, post},
 };
 
@@ -77,6 +78,25 @@ async fn messages_are_counted() {
         let messages = r#""messages":[{"role":"user","content":"Say this"}]"#;
         let body = format!(r#"{{"model":"{MODEL}",{messages},"max_tokens":7{stream}}}"#);
         check_counted("/v1/messages", &body).await;
+    }
+}
+
+#[tokio::test]
+async fn escapes_in_a_path_hide_nothing() {
+    let answer = r#"{"model":"m","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}"#;
+    let fake = Fake::answering(json_answer("200 OK", answer)).await;
+    let setting = Setup::new(&[fake.addr]).start();
+    for path in ["/v1/%63ompletions", "/v1%2Fcompletions", "/v1/completions%0A?a=b"] {
+        let before = setting.records().len();
+        let reply = setting.ask(&post(path, r#"{"model":"m","prompt":"x"}"#)).await;
+        assert_eq!((reply.code, reply.text().as_str()), (200, answer), "{path}");
+        let record = setting.record(before + 1).await;
+        assert_eq!(record.usage.completion_tokens, Some(7), "{path}");
+        assert_eq!(record.request_model.as_deref(), Some("m"), "{path}");
+        let sent = fake.seen().pop().expect("a request");
+        assert!(sent.starts_with(&format!("POST {path} HTTP/1.1\r\n")), "{sent}");
+        let twice = setting.ask(&post(path, r#"{"model":"m","model":"n"}"#)).await;
+        assert_eq!(twice.header("x-tokenweir-reason"), Some("invalid_body"), "{path}");
     }
 }
 

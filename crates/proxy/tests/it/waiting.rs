@@ -53,6 +53,18 @@ async fn one_and_one(server: &Running, setting: &Setting) -> (Wire, Wire) {
     (first, second)
 }
 
+#[tokio::test]
+async fn a_request_that_still_waits_when_the_drain_is_over_is_refused() {
+    let (server, setting) = narrow(as_usual).await;
+    let (_first, mut second) = one_and_one(&server, &setting).await;
+    setting.connections.stop();
+    setting.connections.cut();
+    check_shape(&second.answer().await, 503, "draining");
+    assert_eq!(waiting(&setting), 0);
+    setting.record(2).await;
+    assert_eq!(setting.metric("tokenweir_client_disconnects_total", &[]), 0);
+}
+
 /// The answer to a request that is refused, and may come again in a second.
 async fn refused(setting: &Setting, request: &[u8], code: u16, reason: &'static str) -> Reply {
     let reply = setting.ask(request).await;
