@@ -137,17 +137,29 @@ impl Assignment {
     /// Says how the request ended. The last word counts; without one, the client has left.
     pub fn finish(&mut self, finish: Finish) {
         self.claim.ending.complete = matches!(finish, Finish::Complete(_));
-        let status = self.record.get().map_or(0, |record| record.response_code);
+        let record = self.record.get();
+        let status = record.as_ref().map_or(0, |record| record.response_code);
+        let empty = record.is_some_and(|record| record.stream && record.first_token.is_none());
         match finish {
-            // An endpoint's own refusal shows that it is there, but not that it can serve.
-            Finish::Complete(_) if status < 400 => self.claim.ending.outcome = Outcome::Served,
-            Finish::EndpointGone | Finish::IdleTimeout => self.failed(),
+            // That it cannot serve has been said before.
             Finish::Complete(_)
-            | Finish::Refused(_)
-            | Finish::ClientGone
-            | Finish::RouteTimeout => {}
+                if status >= 400 && self.claim.ending.outcome == Outcome::Failed => {}
+            Finish::Complete(_) => self.claim.ending.outcome = outcome(status, empty),
+            Finish::EndpointGone | Finish::IdleTimeout => self.failed(),
+            Finish::Refused(_) | Finish::ClientGone | Finish::RouteTimeout => {}
         }
         self.note(|record| record.finish = Some(finish));
+    }
+}
+
+/// What an answer that is whole says of its endpoint.
+fn outcome(status: u16, empty: bool) -> Outcome {
+    match status {
+        ..400 if !empty => Outcome::Served,
+        // It shows that the endpoint is there, but not that it can serve.
+        ..400 | 401 | 403 | 429 | 500.. => Outcome::Refused,
+        // The request was wrong, or asks for what is not there.
+        400..500 => Outcome::Unknown,
     }
 }
 

@@ -14,8 +14,10 @@ const OVERTAKEN_MAX: u32 = 16;
 const FLOWS_MAX: usize = 256;
 /// Time in which what a flow has had fades to a third. One that had nothing in it is not there any more.
 const RECENT: Duration = Duration::from_secs(30);
-/// A flow has too much if it has had so many times the mean of all flows lately.
-const OVER_SHARE: f64 = 1.1;
+/// A flow has too much if it has had so many times the mean of the others lately, and more than by chance: so many
+/// deviations more.
+const OVER_SHARE: f64 = 1.5;
+const CHANCE_DEVIATIONS: f64 = 2.0;
 /// The shortest and the longest wait that a client is advised before it asks again.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
@@ -87,8 +89,9 @@ struct Waiting<T> {
 struct Flow<T> {
     /// Virtual time at which its next request starts.
     start: f64,
-    /// Tokens, fading, as of a moment.
+    /// Tokens, fading, and the squares of what each request had, fading twice as fast, as of a moment.
     used: f64,
+    squares: f64,
     at: Duration,
     waiting: BTreeMap<u64, Waiting<T>>,
 }
@@ -166,15 +169,18 @@ impl<T> AdmissionQueue<T> {
     /// When a request may go: it leaves room for others that matter more, or have had less, and may come.
     pub fn admission(&self, entry: &Entry, now: Duration) -> Admission {
         let priority = Reverse(entry.priority);
-        let above = self.bands.range(..priority).any(|(_, band)| band.is_active(now));
+        let mut above = self.bands.range(..priority).filter(|(_, band)| band.is_active(now));
+        let highest = above.next().map(|(priority, _)| priority.0);
         let own = self.bands.get(&priority);
         let too_much = own.is_some_and(|band| band.is_over_share(entry.flow, now));
-        match entry.priority {
-            ..0 if above => Admission::WhenUnnoticed,
+        match (entry.priority, highest) {
+            (..0, Some(1..)) => Admission::WhenUnnoticed,
+            (..0, Some(_)) => Admission::WhenQuiet,
             // It is refused where others wait; as long as nobody matters more, it need not be sooner.
-            ..0 => Admission::WhenFree,
-            _ if above || too_much => Admission::WhenSpare,
-            _ => Admission::WhenFree,
+            (..0, None) => Admission::WhenFree,
+            _ if too_much => Admission::WhenQuiet,
+            (_, Some(_)) => Admission::WhenSpare,
+            (_, None) => Admission::WhenFree,
         }
     }
 
@@ -293,6 +299,7 @@ impl<T> Band<T> {
         self.flows.entry(flow).or_insert_with(|| Flow {
             start,
             used: 0.0,
+            squares: 0.0,
             at: Duration::ZERO,
             waiting: BTreeMap::new(),
         })
@@ -304,13 +311,16 @@ impl<T> Band<T> {
     }
 
     fn is_over_share(&self, flow: u64, now: Duration) -> bool {
-        let own = self.flows.get(&self.known(flow)).map_or(0.0, |flow| flow.used(now));
-        let (mut sum, mut count) = (0.0, 0.0);
+        let Some((own, deviation)) = self.flows.get(&self.known(flow)).map(|flow| flow.used(now))
+        else {
+            return false;
+        };
+        let (mut sum, mut count) = (-own, -1.0);
         for flow in self.flows.values().filter(|flow| flow.is_active(now)) {
-            sum += flow.used(now);
+            sum += flow.used(now).0;
             count += 1.0;
         }
-        count > 1.0 && own > OVER_SHARE * sum / count
+        count > 0.0 && own - CHANCE_DEVIATIONS * deviation > OVER_SHARE * sum / count
     }
 
     fn waits(&self) -> bool {
@@ -322,7 +332,9 @@ impl<T> Band<T> {
         let flow = self.flow(flow);
         let start = flow.start.max(virtual_now);
         flow.start = start + tokens.max(1.0);
-        (flow.used, flow.at) = (flow.used(now) + tokens, now);
+        let (used, deviation) = flow.used(now);
+        (flow.used, flow.squares) = (used + tokens, deviation * deviation + tokens * tokens);
+        flow.at = now;
         // Who goes out of turn does not take the time of those along whose turn it is: they would lose their lead.
         let waiting = self.flows.values().filter(|flow| !flow.waiting.is_empty());
         let least = waiting.map(|flow| flow.start).fold(start, f64::min);
@@ -350,9 +362,11 @@ impl<T> Flow<T> {
         self.used > 0.0 && now.saturating_sub(self.at) <= RECENT
     }
 
-    fn used(&self, now: Duration) -> f64 {
+    /// Tokens it has had lately, and their deviation if its requests come by chance.
+    fn used(&self, now: Duration) -> (f64, f64) {
         let age = now.saturating_sub(self.at).as_secs_f64() / RECENT.as_secs_f64();
-        self.used * (-age).exp()
+        let left = (-age).exp();
+        (self.used * left, self.squares.sqrt() * left)
     }
 }
 

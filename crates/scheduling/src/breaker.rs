@@ -9,6 +9,9 @@ use crate::Chance;
 const JITTER_PART: u32 = 4;
 /// Steps in which an ejection's jitter is drawn.
 const JITTER_STEPS: u32 = 1 << 10;
+/// Refusals in a row that take an endpoint out: many more than failures, since a client may be what is wrong. Its requests
+/// hardly fill such a row where others are served meanwhile.
+const REFUSALS_MAX: u32 = 20;
 /// Doublings counted; more than enough to get from any base to any maximum.
 const DOUBLINGS_MAX: u32 = 24;
 
@@ -64,6 +67,9 @@ pub enum Outcome {
     Served,
     /// It could not be reached, broke off, said that it cannot serve, or said nothing in time.
     Failed,
+    /// It answered and served nothing: an error that may be its own, or a stream without a token. Who does that at once
+    /// always looks idle, and would get more and more.
+    Refused,
     /// Nothing: the client left, or the request was wrong.
     #[default]
     Unknown,
@@ -88,6 +94,8 @@ pub(crate) struct CircuitBreaker {
     failures: u32,
     /// Requests sent before the first of them end no row.
     failing_from: u64,
+    /// Refusals in a row.
+    refusals: u32,
     /// Requests sent before the last change of state count for nothing.
     counted_from: u64,
     /// In a row.
@@ -160,6 +168,9 @@ impl CircuitBreaker {
         if sent.number <= self.counted_from {
             return;
         }
+        if outcome == Outcome::Served {
+            self.refusals = 0;
+        }
         match outcome {
             Outcome::Served if self.is_open() => {
                 self.close(last);
@@ -177,13 +188,19 @@ impl CircuitBreaker {
                     self.open(last, rule, now, chance);
                 }
             }
-            Outcome::Failed if sent.trial => self.open(last, rule, now, chance),
+            Outcome::Refused if !self.is_open() => {
+                self.refusals = self.refusals.saturating_add(1);
+                if rule.ejects() && self.refusals >= REFUSALS_MAX.max(rule.consecutive_failures) {
+                    self.open(last, rule, now, chance);
+                }
+            }
+            Outcome::Failed | Outcome::Refused if sent.trial => self.open(last, rule, now, chance),
             Outcome::Unknown if sent.trial => {
                 if let State::Open { trial, .. } = &mut self.state {
                     *trial = false;
                 }
             }
-            Outcome::Served | Outcome::Failed | Outcome::Unknown => {}
+            Outcome::Served | Outcome::Failed | Outcome::Refused | Outcome::Unknown => {}
         }
     }
 
@@ -191,12 +208,12 @@ impl CircuitBreaker {
         self.ejections = self.ejections.saturating_add(1);
         let until = now.saturating_add(rule.ejection(self.ejections, chance));
         self.state = State::Open { until, trial: false };
-        (self.failures, self.counted_from) = (0, last);
+        (self.failures, self.refusals, self.counted_from) = (0, 0, last);
     }
 
     fn close(&mut self, last: u64) {
         self.state = State::Closed;
-        (self.failures, self.counted_from) = (0, last);
+        (self.failures, self.refusals, self.counted_from) = (0, 0, last);
     }
 }
 

@@ -170,8 +170,6 @@ impl ScrapeMark {
 struct Common {
     /// Which it is, counted from 1.
     number: u32,
-    first: Option<Slot>,
-    count: usize,
     at: Duration,
     speeds: PoolSpeed,
     foreign: Foreign,
@@ -196,8 +194,9 @@ pub struct Ledger {
     adapters: BTreeSet<String>,
     /// What of the prompt being placed is cached, by slot.
     cached: Vec<Match>,
-    /// Of the endpoints of the latest pick.
+    /// Of the endpoints of the latest pick, which are these.
     common: Option<Common>,
+    compared: Vec<Slot>,
     /// The latest pick's, for what is drawn between picks.
     chance: Chance,
 }
@@ -302,44 +301,38 @@ impl Ledger {
         request.model.filter(|model| self.adapters.contains(*model)).map(hash_name)
     }
 
-    /// What endpoints have in common. It is not looked up anew for every request.
+    /// What endpoints have in common, which is not looked up anew for every request; and brings up to date what is known of
+    /// each of them beside the others.
     fn common(&mut self, usable: &[Slot], now: Duration) -> Common {
-        let known = self.common.filter(|common| {
-            let same = (common.first, common.count) == (usable.first().copied(), usable.len());
-            same && now.saturating_sub(common.at) < COMMON_FRESH
-        });
-        let common = known.unwrap_or_else(|| {
-            let accounts = || usable.iter().map(|slot| &self.accounts[*slot]);
-            let common = Common {
-                number: self.common.map_or(0, |common| common.number).wrapping_add(1).max(1),
-                first: usable.first().copied(),
-                count: usable.len(),
-                at: now,
-                speeds: PoolSpeed::of(accounts().map(Account::learned)),
-                foreign: Foreign::mean(accounts().map(|account| account.told(now.as_secs_f64()))),
-                output_variance: self.lengths.expect(None, None).variance,
-            };
-            self.common = Some(common);
-            common
-        });
-        self.compare(usable, &common);
+        let known = self.common.filter(|common| now.saturating_sub(common.at) < COMMON_FRESH);
+        let known = known.filter(|_| self.compared == usable);
+        let common = known.unwrap_or_else(|| self.look_up_common(usable, now));
+        // Of few, a decision asks for everything, since it tells of all of them.
+        if usable.len() <= COSTS_MAX {
+            for slot in usable {
+                self.accounts.compare(*slot, &common);
+            }
+            return common;
+        }
+        let (block_tokens, prefixes) = (self.tokens_of(BLOCK_BYTES as u64), &self.prefixes);
+        let pinned = |slot: Slot| f64::from(prefixes.pinned(slot.0)) * block_tokens;
+        self.accounts.outline_beside(usable, known.is_none(), &common, pinned);
         common
     }
 
-    /// Brings up to date what is known of each of these endpoints beside the others.
-    fn compare(&mut self, usable: &[Slot], common: &Common) {
-        let block_tokens = self.tokens_of(BLOCK_BYTES as u64);
-        let (accounts, prefixes) = (&mut self.accounts, &self.prefixes);
-        // Of few, a decision asks for everything, since it tells of all of them.
-        let few = usable.len() <= COSTS_MAX;
-        for slot in usable {
-            if few {
-                accounts.compare(*slot, common);
-                continue;
-            }
-            let pinned = || f64::from(prefixes.pinned(slot.0)) * block_tokens;
-            accounts.outline_beside(*slot, common, pinned);
-        }
+    fn look_up_common(&mut self, usable: &[Slot], now: Duration) -> Common {
+        let accounts = || usable.iter().map(|slot| &self.accounts[*slot]);
+        let common = Common {
+            number: self.common.map_or(0, |common| common.number).wrapping_add(1).max(1),
+            at: now,
+            speeds: PoolSpeed::of(accounts().map(Account::learned)),
+            foreign: Foreign::mean(accounts().map(|account| account.told(now.as_secs_f64()))),
+            output_variance: self.lengths.expect(None, None).variance,
+        };
+        self.common = Some(common);
+        self.compared.clear();
+        self.compared.extend_from_slice(usable);
+        common
     }
 
     /// Prompts that must be computed by now are not pending any more.

@@ -18,8 +18,10 @@ pub enum Admission {
     Always,
     /// When there is an endpoint where it could begin at once.
     WhenFree,
-    /// When there is one, and with it gone another request could still begin somewhere at once.
+    /// When there is one where with it another request could still begin at once.
     WhenSpare,
+    /// When, besides, another endpoint is not busy with a prompt, so that whoever comes next finds one.
+    WhenQuiet,
     /// When, besides, those that are there and those that come would hardly notice it.
     WhenUnnoticed,
 }

@@ -19,14 +19,20 @@ fn on(assignment: &Assignment, id: &str) -> bool {
     assignment.endpoint().spec.id.as_str() == id
 }
 
+/// Its answer is a stream with a token.
+fn answered(mut assignment: Assignment) {
+    assignment.tokens(tokio::time::Instant::now());
+    assignment.finish(Finish::Complete(None));
+}
+
 /// A request to this endpoint. Others that come before it are answered elsewhere.
 fn send(gateway: &Gateway, id: &str) -> Option<Assignment> {
     for _ in 0..4 {
-        let mut assignment = gateway.pick().unwrap();
+        let assignment = gateway.pick().unwrap();
         if on(&assignment, id) {
             return Some(assignment);
         }
-        assignment.finish(Finish::Complete(None));
+        answered(assignment);
     }
     None
 }
@@ -39,8 +45,12 @@ fn trouble(gateway: &Gateway, id: &str) -> Option<Trouble> {
 
 /// Ten requests to endpoint a end like this; then it is out or not.
 fn check(end: impl Fn(Assignment), expected: Option<Trouble>) {
+    check_after(10, end, expected);
+}
+
+fn check_after(requests: u32, end: impl Fn(Assignment), expected: Option<Trouble>) {
     let gateway = gateway(Duration::from_hours(1));
-    for _ in 0..10 {
+    for _ in 0..requests {
         if let Some(assignment) = send(&gateway, "a") {
             end(assignment);
         }
@@ -85,11 +95,27 @@ fn clients_and_their_mistakes_are_not_held_against_an_endpoint() {
     check(drop, None);
     check(with(200, Finish::ClientGone), None);
     check(with(200, Finish::RouteTimeout), None);
-    for code in [400, 401, 404, 422, 429, 499] {
+    for code in [400, 404, 413, 422, 499] {
+        check_after(30, with(code, Finish::Complete(None)), None);
+    }
+    for code in [401, 429, 500] {
         check(with(code, Finish::Complete(None)), None);
     }
-    check(with(500, Finish::Complete(None)), None);
     check(|assignment| drop(assignment.into_record()), None);
+}
+
+#[test]
+fn an_endpoint_that_refuses_everything_at_once_is_in_no_decision() {
+    for code in [401, 403, 429, 500, 501, 520] {
+        check_after(30, with(code, Finish::Complete(None)), Some(Trouble::Ejected));
+    }
+    // A stream without a token.
+    check_after(30, with(200, Finish::Complete(None)), Some(Trouble::Ejected));
+    let whole = |mut assignment: Assignment| {
+        assignment.note(|record| record.stream = false);
+        with(200, Finish::Complete(None))(assignment);
+    };
+    check_after(30, whole, None);
 }
 
 #[test]
@@ -116,7 +142,7 @@ fn the_only_endpoint_is_never_out() {
         gateway.pick().unwrap().finish(Finish::EndpointGone);
     }
     assert_eq!(trouble(&gateway, "a"), Some(Trouble::Ejected));
-    gateway.pick().unwrap().finish(Finish::Complete(None));
+    answered(gateway.pick().unwrap());
     assert_eq!(trouble(&gateway, "a"), None);
 }
 
@@ -154,7 +180,7 @@ fn an_endpoint_that_hangs_is_unhealthy_until_it_moves() {
 fn an_endpoint_that_is_ready_again_begins_slowly() {
     let gateway = Gateway::new(desired(Policy::LeastRequest, "p: a b"));
     for id in ["a", "b"] {
-        send(&gateway, id).unwrap().finish(Finish::Complete(None));
+        answered(send(&gateway, id).unwrap());
     }
     let health = |health| gateway.picker.writer().health(&EndpointId::new("a"), health);
     health(Health::Unready);

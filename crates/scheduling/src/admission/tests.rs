@@ -147,21 +147,38 @@ fn it_is_full_by_count_or_by_bytes() {
 #[test]
 fn who_has_had_too_much_or_matters_less_spares_room_for_others() {
     let mut queue = queue("");
-    let spares = |queue: &AdmissionQueue<String>, request: &str, now| {
-        queue.admission(&parse(request), now) == Admission::WhenSpare
+    let check = |queue: &AdmissionQueue<String>, now, expected: &[(&str, Admission)]| {
+        for (request, expected) in expected {
+            assert_eq!(queue.admission(&parse(request), now), *expected, "{request}");
+        }
     };
-    assert!(!spares(&queue, "a-1", NOW) && !spares(&queue, "a0", NOW));
+    let (free, spare, quiet) = (Admission::WhenFree, Admission::WhenSpare, Admission::WhenQuiet);
+    check(&queue, NOW, &[("a-1", free), ("a0", free)]);
     for _ in 0..10 {
         queue.passed(&parse("a0"), NOW);
     }
-    assert!(!spares(&queue, "a0", NOW), "nobody else is there");
+    // Nobody else of its priority is there.
+    check(&queue, NOW, &[("a0", free), ("a-1", quiet)]);
     queue.passed(&parse("b0"), NOW);
-    assert!(spares(&queue, "a0", NOW) && !spares(&queue, "b0", NOW) && !spares(&queue, "c0", NOW));
+    check(&queue, NOW, &[("a0", quiet), ("b0", free), ("c0", free)]);
     queue.passed(&parse("c100"), NOW);
-    assert!(spares(&queue, "b0", NOW) && !spares(&queue, "a100", NOW));
-    assert_eq!(queue.admission(&parse("a-1"), NOW), Admission::WhenUnnoticed);
-    let later = NOW + RECENT * 10;
-    assert!(!spares(&queue, "a0", later) && !spares(&queue, "b0", later), "all of that is past");
+    check(&queue, NOW, &[("a0", quiet), ("b0", spare), ("a100", free)]);
+    check(&queue, NOW, &[("a-1", Admission::WhenUnnoticed)]);
+    // All of that is past.
+    check(&queue, NOW + RECENT * 10, &[("a0", free), ("b0", free), ("a-1", free)]);
+}
+
+#[test]
+fn what_chance_gives_a_flow_more_is_not_too_much() {
+    // So many requests of two flows: the first has had too much, or not.
+    for (own, other, too_much) in [(3, 1, false), (6, 3, false), (30, 20, false), (50, 20, true)] {
+        let mut queue = queue("");
+        for (flow, requests) in [("a0", own), ("b0", other)] {
+            (0..requests).for_each(|_| queue.passed(&parse(flow), NOW));
+        }
+        let admission = queue.admission(&parse("a0"), NOW);
+        assert_eq!(admission == Admission::WhenQuiet, too_much, "{own} to {other}");
+    }
 }
 
 #[test]
@@ -207,7 +224,7 @@ fn flows_that_are_too_many_have_had_what_they_had_together() {
     for flow in [1].into_iter().chain(many..2 * many) {
         queue.passed(&entry(0, flow, 1.0), NOW);
     }
-    assert_eq!(queue.admission(&entry(0, 2 * many, 1.0), NOW), Admission::WhenSpare);
+    assert_eq!(queue.admission(&entry(0, 2 * many, 1.0), NOW), Admission::WhenQuiet);
     assert_eq!(queue.admission(&entry(0, 1, 1.0), NOW), Admission::WhenFree);
 }
 

@@ -32,13 +32,13 @@ impl Endpoint {
         self.breaker.end(sent, outcome, self.last, &RULE, now, &mut self.chance);
     }
 
-    /// `f`, `s` and `u` send a request that fails, is served, or ends without a word; `>` sends one that stays, of which `F`,
-    /// `S` and `U` end the oldest and `T` gives it a first token; `.` lets a second pass. What is there afterwards: `closed`,
+    /// `f`, `s`, `r` and `u` send a request that fails, is served, is refused, or ends without a word; `>` sends one that stays,
+    /// of which `F`, `S`, `R` and `U` end the oldest and `T` gives it a first token; `.` lets a second pass. What is there afterwards: `closed`,
     /// `open` or `due`.
     fn happens(&mut self, events: &str) -> &'static str {
         for event in events.chars() {
             match event {
-                'f' | 's' | 'u' => {
+                'f' | 's' | 'u' | 'r' => {
                     self.send();
                     self.end(self.under_way.len() - 1, outcome(event.to_ascii_uppercase()));
                 }
@@ -61,6 +61,7 @@ fn outcome(event: char) -> Outcome {
     match event {
         'F' => Outcome::Failed,
         'S' => Outcome::Served,
+        'R' => Outcome::Refused,
         'U' => Outcome::Unknown,
         other => panic!("{other}"),
     }
@@ -97,6 +98,21 @@ fn failures_in_a_row_open_it() {
     check("fff", "open");
     check("ffsff", "closed");
     check("ffsfff", "open");
+}
+
+#[test]
+fn many_refusals_in_a_row_open_it() {
+    let row = "r".repeat(19);
+    check(&row, "closed");
+    check(&format!("{row}r"), "open");
+    check(&format!("{row}ur"), "open");
+    check(&format!("{row}s{row}"), "closed");
+    // A trial that is refused shows that nothing is better.
+    check(&format!("{row}r.r"), "open");
+    check(&format!("{row}r.s{row}"), "closed");
+    // Failures are counted by themselves.
+    check(&format!("ffr{row}"), "open");
+    check("ffrf", "open");
 }
 
 #[test]

@@ -146,8 +146,9 @@ impl Account {
 
     /// Whether a request with so many tokens in the end would make others' first tokens late.
     pub(super) fn would_notice(&self, speed: &Speed, tokens: f64, others: &Foreign) -> bool {
-        /// The share of a first token's time by which it may be later.
-        const LATER_MAX: f64 = 0.05;
+        /// The share of a first token's time by which context may make it later. What else a request does to others, such as
+        /// that they wait for a step under way, comes on top; simulated, all of it together stays below a tenth.
+        const LATER_MAX: f64 = 0.02;
         /// Steps in that time: half of one under way, and one with the prompt.
         const STEPS: f64 = 1.5;
         let context = self.context_tokens + others.kv_tokens + tokens;
@@ -155,6 +156,11 @@ impl Account {
         let alone = mean_prompt * speed.prefill_token_seconds + STEPS * speed.step_seconds;
         // Where nobody is, nobody is made late.
         self.in_flight > 0 && STEPS * context * speed.context_token_seconds > LATER_MAX * alone
+    }
+
+    /// Tokens that its KV cache has.
+    pub(super) fn kv_capacity(&self) -> f64 {
+        self.kv_capacity.tokens()
     }
 
     pub(super) fn prefill_tokens_pending(&self) -> f64 {

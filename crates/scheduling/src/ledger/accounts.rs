@@ -17,8 +17,12 @@ pub(super) struct Accounts {
     outlines: Vec<Outline>,
     /// Which comparison of a pool's endpoints each comes from; 0 if something has changed since.
     outlined: Vec<u32>,
-    /// Which of them are certainly settled.
+    /// Those where something has, each once.
+    stale: Vec<Slot>,
+    /// Which accounts are certainly settled.
     settled: Vec<bool>,
+    /// The others, each once.
+    unsettled: Vec<Slot>,
 }
 
 impl Index<Slot> for Accounts {
@@ -34,7 +38,7 @@ impl IndexMut<Slot> for Accounts {
     #[inline]
     fn index_mut(&mut self, slot: Slot) -> &mut Account {
         self.forget_outline(slot);
-        self.settled[slot.index()] = false;
+        self.note_settled(slot, false);
         &mut self.all[slot.index()]
     }
 }
@@ -49,12 +53,22 @@ impl Accounts {
         self.outlines.push(Outline::default());
         self.outlined.push(0);
         self.settled.push(false);
-        Slot(u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX))
+        let slot = Slot(u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX));
+        self.unsettled.push(slot);
+        slot
     }
 
     /// To be called when its prompt blocks in use may have changed, and nothing else of it.
     pub(super) fn forget_outline(&mut self, slot: Slot) {
-        self.outlined[slot.index()] = 0;
+        if std::mem::take(&mut self.outlined[slot.index()]) != 0 {
+            self.stale.push(slot);
+        }
+    }
+
+    fn note_settled(&mut self, slot: Slot, settled: bool) {
+        if std::mem::replace(&mut self.settled[slot.index()], settled) && !settled {
+            self.unsettled.push(slot);
+        }
     }
 
     /// Tokens came, most of which change nothing that a decision asks for.
@@ -62,7 +76,11 @@ impl Accounts {
         let slot = claim.slot;
         let account = &mut self.all[slot.index()];
         let changed = account.tokens(claim, tokens, now);
-        self.settled[slot.index()] = account.is_settled();
+        let settled = account.is_settled();
+        // That it has become so shows when it is next asked for.
+        if !settled {
+            self.note_settled(slot, false);
+        }
         if changed {
             self.forget_outline(slot);
         }
@@ -70,12 +88,12 @@ impl Accounts {
 
     /// Whether nothing is or was lately the matter with any of these.
     pub(super) fn are_settled(&mut self, slots: &[Slot]) -> bool {
-        slots.iter().all(|slot| {
-            let settled = &mut self.settled[slot.index()];
-            debug_assert!(!*settled || self.all[slot.index()].is_settled(), "a change was lost");
-            *settled = *settled || self.all[slot.index()].is_settled();
-            *settled
-        })
+        let Self { all, settled, unsettled, .. } = self;
+        unsettled.retain(|slot| {
+            settled[slot.index()] = all[slot.index()].is_settled();
+            !settled[slot.index()]
+        });
+        unsettled.is_empty() || slots.iter().all(|slot| settled[slot.index()])
     }
 
     /// Sets how fast an endpoint is beside others.
@@ -83,24 +101,27 @@ impl Accounts {
         self.all[slot.index()].compare(others);
     }
 
-    /// The same, and outlines it. `pinned` tells of the KV tokens of prompt blocks in use.
-    #[inline]
+    /// The same, and outlines them: all of `slots` if these were not compared with each other before, else those that have
+    /// changed since. `pinned` tells of the KV tokens of prompt blocks in use.
     pub(super) fn outline_beside(
         &mut self,
-        slot: Slot,
+        slots: &[Slot],
+        anew: bool,
         others: &Common,
-        pinned: impl FnOnce() -> f64,
+        pinned: impl Fn(Slot) -> f64,
     ) {
-        if self.outlined[slot.index()] == others.number {
-            return;
+        let mut stale = std::mem::take(&mut self.stale);
+        for slot in if anew { slots } else { &stale } {
+            let account = &mut self.all[slot.index()];
+            account.compare(others);
+            let foreign = account.foreign(others.at.as_secs_f64(), &others.foreign);
+            let load = account.load(&foreign, others.output_variance);
+            let load = Load { kv_tokens: load.kv_tokens + pinned(*slot), ..load };
+            self.outlines[slot.index()] = Outline::of(&load, &account.speed(), account.in_flight());
+            self.outlined[slot.index()] = others.number;
         }
-        let account = &mut self.all[slot.index()];
-        account.compare(others);
-        let foreign = account.foreign(others.at.as_secs_f64(), &others.foreign);
-        let load = account.load(&foreign, others.output_variance);
-        let load = Load { kv_tokens: load.kv_tokens + pinned(), ..load };
-        self.outlines[slot.index()] = Outline::of(&load, &account.speed(), account.in_flight());
-        self.outlined[slot.index()] = others.number;
+        stale.clear();
+        self.stale = stale;
     }
 
     /// Since it was last compared with these.

@@ -93,7 +93,7 @@ impl Offer<'_> {
                     return Err(Unschedulable::Saturated);
                 }
             }
-            Admission::WhenSpare | Admission::WhenUnnoticed => {
+            Admission::WhenSpare | Admission::WhenQuiet | Admission::WhenUnnoticed => {
                 let (mut kept, mut quiet) = (Vec::new(), 0);
                 for (index, candidate) in self.all().enumerate() {
                     if candidate.places > 1 {
@@ -102,8 +102,12 @@ impl Offer<'_> {
                     quiet +=
                         usize::from(candidate.places > 0 && candidate.load.prefill_tokens <= 0.0);
                 }
-                // Whoever comes next is to find an endpoint that is not busy with a prompt, if there are two at all.
-                if kept.is_empty() || quiet < self.slots.len().min(2) {
+                let quiet_min = match self.request.admission {
+                    Admission::WhenSpare => 0,
+                    // If there are two at all.
+                    _ => self.slots.len().min(2),
+                };
+                if kept.is_empty() || quiet < quiet_min {
                     return Err(Unschedulable::Saturated);
                 }
                 self.kept = Some(kept);
@@ -127,6 +131,9 @@ impl Offer<'_> {
     ) -> u32 {
         match self.request.admission {
             Admission::Always => 0,
+            // Nothing makes room for a prompt larger than the whole cache: the endpoint is to refuse it, and nobody to wait
+            // behind it.
+            _ if unshared > account.kv_capacity() => u32::MAX,
             _ if fit == AdapterFit::Full => 0,
             Admission::WhenFree => account.places(unshared, pinned, false, others),
             Admission::WhenUnnoticed
@@ -134,7 +141,7 @@ impl Offer<'_> {
             {
                 0
             }
-            Admission::WhenSpare | Admission::WhenUnnoticed => {
+            Admission::WhenSpare | Admission::WhenQuiet | Admission::WhenUnnoticed => {
                 account.places(unshared + self.output, pinned, true, others)
             }
         }

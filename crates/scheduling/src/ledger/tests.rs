@@ -328,6 +328,14 @@ fn a_request_waits_while_no_endpoint_has_room_for_its_prompt() {
     );
     assert!(goes(&mut pool, 0.7, Admission::WhenFree));
     assert!(!goes(&mut pool, 0.7, Admission::WhenFree));
+    assert!(goes(&mut pool, 1.1, Admission::WhenFree), "one that never will goes to be refused");
+    let mut pool = Pool::new(2);
+    for index in 0..2 {
+        pool.scraped(index, ScrapeMark::NOTHING, 0, 0.0);
+    }
+    assert!(goes(&mut pool, 0.7, Admission::WhenFree));
+    assert!(goes(&mut pool, 0.7, Admission::WhenFree));
+    assert!(!goes(&mut pool, 0.7, Admission::WhenFree));
     assert!(goes(&mut pool, 0.2, Admission::WhenFree), "a smaller one finds room");
     assert!(goes(&mut pool, 0.7, Admission::Always));
 }
@@ -335,7 +343,7 @@ fn a_request_waits_while_no_endpoint_has_room_for_its_prompt() {
 #[test]
 fn who_leaves_room_for_others_goes_only_where_two_could_and_others_find_two_that_compute_no_prompt()
 {
-    for admission in [Admission::WhenSpare, Admission::WhenUnnoticed] {
+    for admission in [Admission::WhenQuiet, Admission::WhenUnnoticed] {
         let mut pool = Pool::new(3);
         for index in 0..3 {
             pool.scraped(index, ScrapeMark::NOTHING, 0, 0.0);
@@ -343,7 +351,7 @@ fn who_leaves_room_for_others_goes_only_where_two_could_and_others_find_two_that
         assert!(goes(&mut pool, 0.01, admission), "all three are quiet");
         assert!(goes(&mut pool, 0.01, admission), "two are");
         assert!(!goes(&mut pool, 0.01, admission), "one is");
-        assert!(goes(&mut pool, 0.01, Admission::WhenFree), "it is there for others");
+        assert!(goes(&mut pool, 0.01, Admission::WhenSpare), "it is there for others");
     }
     let mut pool = Pool::new(1);
     pool.scraped(0, ScrapeMark::NOTHING, 0, 0.0);

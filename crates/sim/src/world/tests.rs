@@ -359,8 +359,8 @@ fn a_run_can_be_stopped() {
     assert_eq!(figures.completed, told[0]);
 }
 
-/// Mean TTFT of the classes that are counted on the tutorial's pool, at this rate of all together.
-fn mean_ttft(rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
+/// Mean TTFT of the classes that are counted on so many of the tutorial's endpoints, at this rate of all together.
+fn mean_ttft_of(endpoints: usize, rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
     let class = |&(weight, flow, priority, counted): &(f64, u64, i32, bool)| {
         let weight = weight / classes.iter().map(|class| class.0).sum::<f64>();
         Class { weight, flow, priority, counted }
@@ -370,10 +370,34 @@ fn mean_ttft(rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
         pace: Pace::Poisson(rate),
         warmup: 1_000,
         classes: classes.iter().map(class).collect(),
-        ..world(3, 1.0, 12_000)
+        ..world(endpoints, 1.0, 12_000)
     };
     let figures = finish(&config, Placement::Policy(Policy::Predicted));
     figures.ttft.mean().unwrap()
+}
+
+/// On the tutorial's pool.
+fn mean_ttft(rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
+    mean_ttft_of(3, rate, classes)
+}
+
+#[test]
+fn flows_that_send_about_the_same_are_not_delayed_for_being_told_apart() {
+    for endpoints in 1..=3_u32 {
+        let mean =
+            |classes: &[_]| mean_ttft_of(endpoints as usize, 1.45 * f64::from(endpoints), classes);
+        let undivided = mean(&[(1.0, 0, 0, true)]);
+        let flow = |flow| (if flow == 5 { 2.6 } else { 2.0 }, flow, 0, true);
+        let divided = mean(&[1, 2, 3, 4, 5].map(flow));
+        assert!(divided < 1.05 * undivided, "{endpoints}: {divided} s, as one flow {undivided} s");
+    }
+}
+
+#[test]
+fn a_few_critical_requests_hardly_delay_the_others() {
+    let alone = mean_ttft_of(2, 2.3, &[(1.0, 0, 0, true)]);
+    let beside = mean_ttft_of(2, 2.3, &[(0.985, 0, 0, true), (0.015, 0, 100, false)]);
+    assert!(beside < 1.15 * alone, "{alone} s alone, {beside} s beside them");
 }
 
 #[test]
@@ -392,6 +416,10 @@ fn a_flow_that_sends_ten_times_its_share_hardly_delays_the_others() {
 fn a_flood_of_sheddable_requests_hardly_delays_critical_ones() {
     let alone = mean_ttft(1.5, &[(1.0, 1, 100, true)]);
     let beside = mean_ttft(15.0, &[(1.5, 1, 100, true), (13.5, 2, -100, false)]);
+    assert!(beside < 1.1 * alone, "{alone} s alone, {beside} s beside it");
+    // The fewer there are, the more of a pool would be idle without the flood.
+    let alone = mean_ttft(0.6, &[(1.0, 1, 100, true)]);
+    let beside = mean_ttft(14.0, &[(0.6, 1, 100, true), (13.4, 2, -100, false)]);
     assert!(beside < 1.1 * alone, "{alone} s alone, {beside} s beside it");
 }
 
