@@ -104,13 +104,15 @@ pub struct Envelope {
     options: StreamOptions,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
-    prompt: Range<usize>,
-    /// Values of what a server puts before the prompt, and of what divides its cache.
-    before_prompt: [Range<usize>; BEFORE_PROMPT_MAX],
+    prompt: [Range<usize>; PROMPT_PARTS],
+    cache_salt: Range<usize>,
 }
 
-/// Keys of [`Envelope::before_prompt`]: tools, system or instructions, salt.
-const BEFORE_PROMPT_MAX: usize = 3;
+/// Parts of [`Envelope::prompt`], in their order.
+const PROMPT_PARTS: usize = 3;
+const SYSTEM: usize = 0;
+const TOOLS: usize = 1;
+const ASKED: usize = 2;
 
 #[derive(Clone, Debug)]
 struct Object {
@@ -153,8 +155,8 @@ impl Envelope {
             options: StreamOptions::Absent,
             max_tokens: None,
             max_completion_tokens: None,
-            prompt: 0..0,
-            before_prompt: [const { 0..0 }; BEFORE_PROMPT_MAX],
+            prompt: [const { 0..0 }; PROMPT_PARTS],
+            cache_salt: 0..0,
         };
         if operation.reads_body() {
             envelope.read(body)?;
@@ -188,17 +190,18 @@ impl Envelope {
         self.max_completion_tokens.or(self.max_tokens)
     }
 
-    /// The prompt as written: the inside of the string or array `prompt`, `messages` or `input`. Two requests whose prompts
-    /// begin alike are alike in the first bytes of it, as long as their clients write JSON the same way. Empty if there is
-    /// none. `body`: the bytes that were parsed.
-    pub fn prompt<'a>(&self, body: &'a [u8]) -> &'a [u8] {
-        body.get(self.prompt.clone()).unwrap_or_default()
+    /// The prompt as written, in the order in which chat templates usually put it before the model: `system` or
+    /// `instructions`, `tools`, and the inside of the string or array `prompt`, `messages` or `input`. Two requests whose
+    /// prompts begin alike are alike in the first bytes of it, as long as their clients write JSON the same way. Parts are
+    /// empty where absent. `body`: the bytes that were parsed.
+    pub fn prompt<'a>(&self, body: &'a [u8]) -> [&'a [u8]; PROMPT_PARTS] {
+        self.prompt.each_ref().map(|span| body.get(span.clone()).unwrap_or_default())
     }
 
-    /// What must be equal, beside model and prompt, for the server's cache to be shared, as written: tools, system prompt
-    /// or instructions, `cache_salt`. Empty where absent.
-    pub fn before_prompt<'a>(&self, body: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.before_prompt.clone().into_iter().map(|span| body.get(span).unwrap_or_default())
+    /// What must be equal, beside model and prompt, for the server's cache to be shared: `cache_salt` as written. Empty if
+    /// there is none. `body`: the bytes that were parsed.
+    pub fn cache_salt<'a>(&self, body: &'a [u8]) -> &'a [u8] {
+        body.get(self.cache_salt.clone()).unwrap_or_default()
     }
 
     /// Whether [`Envelope::forward`] asks for usage on the client's behalf; the extra event is then
@@ -304,13 +307,10 @@ impl Envelope {
             Key::MaxCompletionTokens if self.operation == Operation::ChatCompletions => {
                 self.max_completion_tokens = lax_count(body, &scanner.value(1)?);
             }
-            Key::Prompt(operations) if operations.contains(&self.operation) => {
-                let value = scanner.value(1)?;
-                let bracketed = matches!(value.kind, Kind::Text | Kind::Array);
-                let edge = usize::from(bracketed);
-                self.prompt = value.span.start + edge..value.span.end - edge;
+            Key::Prompt(part, operations) if operations.contains(&self.operation) => {
+                self.prompt[part] = prompt_part(part, scanner.value(1)?);
             }
-            Key::BeforePrompt(place) => self.before_prompt[place] = scanner.value(1)?.span,
+            Key::CacheSalt => self.cache_salt = scanner.value(1)?.span,
             _ => {
                 scanner.value(1)?;
             }
@@ -354,10 +354,9 @@ enum Key {
     MaxOutputTokens,
     IncludeUsage,
     ContinuousUsageStats,
-    /// The prompt, of these operations.
-    Prompt(&'static [Operation]),
-    /// At this place of [`Envelope::before_prompt`].
-    BeforePrompt(usize),
+    /// This part of the prompt, of these operations.
+    Prompt(usize, &'static [Operation]),
+    CacheSalt,
     Unknown,
 }
 
@@ -381,14 +380,28 @@ impl Key {
             b"max_output_tokens" => Key::MaxOutputTokens,
             b"include_usage" => Key::IncludeUsage,
             b"continuous_usage_stats" => Key::ContinuousUsageStats,
-            b"prompt" => Key::Prompt(&[Operation::Completions]),
-            b"messages" => Key::Prompt(&[Operation::ChatCompletions, Operation::Messages]),
-            b"input" => Key::Prompt(&[Operation::Responses]),
-            b"tools" => Key::BeforePrompt(0),
-            b"system" | b"instructions" => Key::BeforePrompt(1),
-            b"cache_salt" => Key::BeforePrompt(2),
+            b"system" => Key::Prompt(SYSTEM, &[Operation::Messages]),
+            b"instructions" => Key::Prompt(SYSTEM, &[Operation::Responses]),
+            b"tools" => Key::Prompt(
+                TOOLS,
+                &[Operation::ChatCompletions, Operation::Messages, Operation::Responses],
+            ),
+            b"prompt" => Key::Prompt(ASKED, &[Operation::Completions]),
+            b"messages" => Key::Prompt(ASKED, &[Operation::ChatCompletions, Operation::Messages]),
+            b"input" => Key::Prompt(ASKED, &[Operation::Responses]),
+            b"cache_salt" => Key::CacheSalt,
             _ => Key::Unknown,
         }
+    }
+}
+
+/// Where a part of the prompt lies. What is asked goes on with the next turn of a conversation, so its last bracket or quote
+/// is no part of it. Those of the others keep the parts apart.
+fn prompt_part(part: usize, Value { kind, span }: Value) -> Range<usize> {
+    match kind {
+        Kind::Null => 0..0,
+        Kind::Text | Kind::Array if part == ASKED => span.start + 1..span.end - 1,
+        _ => span,
     }
 }
 

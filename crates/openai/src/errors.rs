@@ -42,6 +42,18 @@ pub fn is_shutdown_error(body: &[u8]) -> bool {
     error.is_some_and(|error| error.message.contains(SHUTDOWN_MESSAGE))
 }
 
+/// Whether `body` is vLLM's answer (with status 404) that it has no model or adapter of the name in the request. Another
+/// server, where that adapter is loaded, may have it.
+pub fn is_model_error(body: &[u8]) -> bool {
+    let mut reader = AnswerReader::new(Operation::Other);
+    reader.push(body);
+    let error = reader.answer().error.as_ref();
+    error.is_some_and(|error| {
+        let name = error.message.strip_prefix("The model `");
+        name.is_some_and(|name| name.contains("` does not exist"))
+    })
+}
+
 fn error_json(shape: ErrorShape, status: u16, message: &str) -> String {
     let message = quoted(message);
     match shape {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::{
     DecisionRecord, Endpoint, Finish, OpenRecord, RequestRecord,
     endpoint::Claim,
+    monotonic,
     pool::{Chosen, Pool},
 };
 
@@ -51,12 +52,27 @@ impl Assignment {
 
     /// Moves the claim from an endpoint that has failed to the decision's next one. False if there is none.
     pub fn advance(&mut self, outcome: &'static str) -> bool {
+        self.move_on(outcome, Outcome::Failed)
+    }
+
+    /// Moves the claim from an endpoint that does not have the model, as the client calls it, to the decision's next one of
+    /// which that is not known. False if there is none. It is no failure of the endpoint, and is remembered for half a minute.
+    pub fn lacks_model(&mut self, asked: &str) -> bool {
+        let (model, now) = (self.target_model.as_deref().unwrap_or(asked), monotonic());
+        let absences = self.pool.absences();
+        absences.note(model, self.claim.endpoint.slot(), now);
+        let absent = absences.of(model, now);
+        self.others.retain(|other| absent.binary_search(&other.slot()).is_err());
+        self.move_on("model_not_found", Outcome::Unknown)
+    }
+
+    fn move_on(&mut self, did: &'static str, outcome: Outcome) -> bool {
         if self.others.is_empty() {
             return false;
         }
-        self.claim.advance(self.others.remove(0));
+        self.claim.advance(self.others.remove(0), outcome);
         self.note(|record| (record.first_token, record.last_token) = (None, None));
-        self.pool.metrics().retry(&self.pool.key().label(), outcome);
+        self.pool.metrics().retry(&self.pool.key().label(), did);
         self.note_endpoint();
         true
     }

@@ -122,13 +122,13 @@ impl Claim {
         Self { endpoint, charge: Some(Box::new(charge)), ending: Ending::default() }
     }
 
-    /// Takes the charge from an endpoint that has failed to another.
-    pub(crate) fn advance(&mut self, to: Arc<Endpoint>) {
+    /// Takes the charge to another endpoint, from one where the request came to this.
+    pub(crate) fn advance(&mut self, to: Arc<Endpoint>, outcome: Outcome) {
         if let Some(charge) = self.charge.take() {
-            let (slot, failed) = (to.slot, Outcome::Failed);
+            let slot = to.slot;
             let moved = self
                 .endpoint
-                .watched(|ledger, _| ledger.advance(*charge, slot, failed, monotonic()));
+                .watched(|ledger, _| ledger.advance(*charge, slot, outcome, monotonic()));
             self.charge = Some(Box::new(moved));
             self.endpoint.lobby.release();
         }

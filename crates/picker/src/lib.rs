@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: sockets, HTTP, files, Kubernetes, serde. Deciding itself is `scheduling`'s.
 
+mod absences;
 mod assignment;
 mod clock;
 mod desired;

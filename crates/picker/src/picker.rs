@@ -413,6 +413,7 @@ fn publish(pool: &Pool, spec: &PoolSpec, members: &Members) {
         usable: Usable::of(usable),
         delivery: spec.delivery,
     }));
+    pool.absences().forget();
 }
 
 #[cfg(test)]

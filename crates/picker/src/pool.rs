@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Delivery, Endpoint, Metrics, ModelSpec, ObjectiveSpec, PoolKey,
+    absences::Absences,
     draw::weighted,
     endpoint::{Claim, SharedLedger},
     prompt::Prompt,
@@ -73,6 +74,7 @@ pub(crate) struct Pool {
     seed: u64,
     /// What Envoy would call the endpoints with each port.
     clusters: Mutex<Clusters>,
+    absences: Absences,
 }
 
 /// The endpoints of a decision after the first, in order.
@@ -100,7 +102,8 @@ impl Pool {
     ) -> Self {
         let (snapshot, room) = (ArcSwap::default(), Room::default());
         let (turns, clusters) = (AtomicU64::new(0), Mutex::default());
-        Self { key, metrics, snapshot, ledger, room, lobby, turns, seed, clusters }
+        let absences = Absences::default();
+        Self { key, metrics, snapshot, ledger, room, lobby, turns, seed, clusters, absences }
     }
 
     /// What Envoy would call the endpoints with this port.
@@ -118,6 +121,10 @@ impl Pool {
 
     pub(crate) fn room(&self) -> &Room {
         &self.room
+    }
+
+    pub(crate) fn absences(&self) -> &Absences {
+        &self.absences
     }
 
     pub(crate) fn lobby(&self) -> &Lobby {
@@ -168,10 +175,12 @@ impl Pool {
         let chance = Chance::new(turn, self.seed.wrapping_add(turn));
         let policy = snapshot.policy;
         let rule = &snapshot.outlier_detection;
-        let picked =
-            self.ledger.lock().pick(policy, request, &snapshot.usable.slots, rule, now, chance);
+        let absent = request.model.map(|model| self.absences.of(model, now)).unwrap_or_default();
+        let others = snapshot.usable.without(&absent);
+        let usable = others.as_ref().unwrap_or(&snapshot.usable);
+        let picked = self.ledger.lock().pick(policy, request, &usable.slots, rule, now, chance);
         let (Decision { choices, reason, costs, .. }, charge) = picked?;
-        let endpoint = |index: usize| &snapshot.usable.endpoints[index];
+        let endpoint = |index: usize| &usable.endpoints[index];
         let mut chosen = choices.iter().map(|&index| Arc::clone(endpoint(index)));
         let claim = Claim::new(chosen.next().ok_or(Unschedulable::NoEndpoints)?, charge);
         let others = chosen.collect();
@@ -233,6 +242,16 @@ impl Usable {
     pub(crate) fn of(endpoints: Vec<Arc<Endpoint>>) -> Self {
         let slots = endpoints.iter().map(|endpoint| endpoint.slot()).collect();
         Self { endpoints, slots }
+    }
+
+    /// The others, if there are such and such.
+    fn without(&self, slots: &[Slot]) -> Option<Self> {
+        if slots.is_empty() {
+            return None;
+        }
+        let is_other = |endpoint: &&Arc<Endpoint>| slots.binary_search(&endpoint.slot()).is_err();
+        let others: Vec<_> = self.endpoints.iter().filter(is_other).cloned().collect();
+        (!others.is_empty()).then(|| Self::of(others))
     }
 
     #[cfg(test)]

@@ -35,19 +35,16 @@ impl<'a> Prompt<'a> {
             Self { model: model.map(Cow::Borrowed), priority, flow: asked.flow, ..Self::default() };
         let (Some(envelope), body) = (asked.envelope, asked.body) else { return prompt };
         prompt.generates = true;
-        let text = envelope.prompt(body);
-        prompt.bytes = text.len() as u64;
+        let parts = envelope.prompt(body);
+        prompt.bytes = parts.iter().map(|part| part.len() as u64).sum();
         prompt.max_tokens = envelope.max_tokens();
         prompt.unstreamed = !envelope.stream();
-        let root = || {
-            let model = model.map_or(0, hash_name);
-            envelope.before_prompt(body).fold(model, hash_bytes)
-        };
+        let root = || hash_bytes(model.map_or(0, hash_name), envelope.cache_salt(body));
         if policy.reads_prefixes() {
-            hash_blocks(root(), text, &mut prompt.blocks);
+            hash_blocks(root(), &parts, &mut prompt.blocks);
         }
         if policy == Policy::PrefixHash {
-            prompt.prefix = hash_prefix(root(), text);
+            prompt.prefix = hash_prefix(root(), &parts);
         }
         prompt
     }

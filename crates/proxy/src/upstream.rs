@@ -1,7 +1,7 @@
 //! To the endpoint and back to the first event: the walk along the decision's list.
 //!
 //! Until something of an answer has been passed on, an endpoint that cannot be reached, breaks off,
-//! or says it cannot serve is replaced by the next choice. After that, never.
+//! says it cannot serve or does not have the model is replaced by the next choice. After that, never.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
-use openai::{AnswerReader, Envelope, Operation, StreamReader, is_shutdown_error};
+use openai::{AnswerReader, Envelope, Operation, StreamReader, is_model_error, is_shutdown_error};
 use picker::{Assignment, Cutoff, Delivery, Refusal, Tasks};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -68,12 +68,21 @@ impl Until<'_> {
 /// An attempt that gave nothing to pass on, or only an error of the endpoint's own.
 struct Failure {
     refusal: Refusal,
-    /// For the retry metric.
-    outcome: &'static str,
+    blame: Blame,
     /// Another endpoint may be tried.
     may_move: bool,
     /// What to pass on if there is none.
     answer: Option<Box<Answer>>,
+}
+
+/// Whom a failure is held against.
+enum Blame {
+    /// The endpoint's; what it did, for the retry metric.
+    Endpoint(&'static str),
+    /// Nobody's: the model is not there.
+    Model,
+    /// The gateway's.
+    Own,
 }
 
 /// An endpoint's head and the beginning of its body.
@@ -121,10 +130,10 @@ impl Upstream {
             let answer = match attempted {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(failure)) => {
-                    if failure.may_move && assignment.advance(failure.outcome) {
+                    if failure.may_move && outbound.moves_on(&failure.blame, &mut assignment) {
                         continue;
                     }
-                    if !matches!(failure.refusal, Refusal::Exhausted) {
+                    if matches!(failure.blame, Blame::Endpoint(_)) {
                         assignment.failed();
                     }
                     match failure.answer {
@@ -151,7 +160,7 @@ impl Upstream {
         by(deadline, pin!(answer)).await.unwrap_or_else(|| {
             Err(Failure {
                 refusal: Refusal::FirstTokenTimeout,
-                outcome: "first_token_timeout",
+                blame: Blame::Endpoint("first_token_timeout"),
                 may_move: outbound.head.may_repeat(),
                 answer: None,
             })
@@ -196,24 +205,22 @@ impl Upstream {
         let reader = reader(&parts, outbound);
         let mut opening = Opening { body: Some(body), reader, out: VecDeque::new() };
         let repeat = outbound.head.may_repeat();
-        if cannot_serve(parts.status) {
+        if may_be_unserved(parts.status, outbound) {
             let Ok(said) = read_error(&mut opening).await else {
                 return Err(Failure::reset(repeat));
             };
-            let retry =
-                parts.status != StatusCode::INTERNAL_SERVER_ERROR || is_shutdown_error(&said);
-            if retry && repeat {
-                return Err(Failure::unserved(parts, opening));
-            }
-            if retry {
+            let blame = unserved(parts.status, &said);
+            if matches!(blame, Some(Blame::Endpoint(_))) && !repeat {
                 assignment.failed();
+            } else if let Some(blame) = blame {
+                return Err(Failure::unserved(blame, parts, opening));
             }
         } else if matches!(opening.reader, Reader::Stream(_)) {
             self.await_first_event(&mut opening, assignment, outbound).await?;
             let answer = opening.reader.answer();
             let died = answer.and_then(|answer| answer.error.as_ref());
             if repeat && died.is_some_and(|error| error.code.is_none_or(|code| code >= 500)) {
-                return Err(Failure::unserved(parts, opening));
+                return Err(Failure::unserved(Blame::Endpoint("error"), parts, opening));
             }
         }
         Ok((parts, opening))
@@ -231,7 +238,7 @@ impl Upstream {
             let idle = outbound.delivery.idle_timeout;
             let frame = timeout(idle, opening.frame()).await.map_err(|_| Failure {
                 refusal: Refusal::IdleTimeout,
-                outcome: "idle_timeout",
+                blame: Blame::Endpoint("idle_timeout"),
                 may_move: false,
                 answer: None,
             })?;
@@ -288,6 +295,20 @@ impl Upstream {
     }
 }
 
+impl Outbound<'_> {
+    /// Moves the claim to the next endpoint, if there is one.
+    fn moves_on(&self, blame: &Blame, assignment: &mut Assignment) -> bool {
+        match blame {
+            Blame::Endpoint(did) => assignment.advance(did),
+            Blame::Model => {
+                let asked = self.envelope.and_then(Envelope::model).unwrap_or_default();
+                assignment.lacks_model(asked)
+            }
+            Blame::Own => false,
+        }
+    }
+}
+
 impl Failure {
     fn to_send(error: &SendError, may_repeat: bool, tried: u32, endpoint: &str) -> Self {
         match error {
@@ -295,7 +316,7 @@ impl Failure {
                 tracing::debug!(endpoint, error, "endpoint cannot be connected to");
                 Self {
                     refusal: Refusal::Unreachable { tried },
-                    outcome: "unreachable",
+                    blame: Blame::Endpoint("unreachable"),
                     may_move: true,
                     answer: None,
                 }
@@ -304,7 +325,7 @@ impl Failure {
                 tracing::debug!(endpoint, error, "no connection to give");
                 Self {
                     refusal: Refusal::Exhausted,
-                    outcome: "exhausted",
+                    blame: Blame::Own,
                     // No other endpoint could be connected to either.
                     may_move: false,
                     answer: None,
@@ -319,14 +340,14 @@ impl Failure {
 
     /// The endpoint broke off before its answer could be passed on.
     fn reset(may_move: bool) -> Self {
-        Self { refusal: Refusal::Reset, outcome: "reset", may_move, answer: None }
+        Self { refusal: Refusal::Reset, blame: Blame::Endpoint("reset"), may_move, answer: None }
     }
 
     /// The endpoint said that it cannot serve; that is passed on if nobody else can.
-    fn unserved(parts: response::Parts, opening: Opening) -> Self {
+    fn unserved(blame: Blame, parts: response::Parts, opening: Opening) -> Self {
         Self {
             refusal: Refusal::Reset,
-            outcome: "error",
+            blame,
             may_move: true,
             answer: Some(Box::new((parts, opening))),
         }
@@ -342,14 +363,26 @@ async fn by<F: Future>(deadline: Option<Instant>, future: Pin<&mut F>) -> Option
     }
 }
 
-fn cannot_serve(status: StatusCode) -> bool {
-    matches!(
-        status,
+/// Whether an answer's body has to be read to know if another endpoint might serve.
+fn may_be_unserved(status: StatusCode, outbound: &Outbound<'_>) -> bool {
+    match status {
         StatusCode::INTERNAL_SERVER_ERROR
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => true,
+        StatusCode::NOT_FOUND => outbound.envelope.is_some(),
+        _ => false,
+    }
+}
+
+/// Why another endpoint might serve what this one does not; `None` if no other would.
+fn unserved(status: StatusCode, said: &[u8]) -> Option<Blame> {
+    let failed = Blame::Endpoint("error");
+    match status {
+        StatusCode::NOT_FOUND => is_model_error(said).then_some(Blame::Model),
+        StatusCode::INTERNAL_SERVER_ERROR => is_shutdown_error(said).then_some(failed),
+        _ => Some(failed),
+    }
 }
 
 fn reader(parts: &response::Parts, outbound: &Outbound<'_>) -> Reader {

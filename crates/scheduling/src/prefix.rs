@@ -106,6 +106,9 @@ pub(crate) struct Pin {
 /// default.
 pub(crate) const CAPACITY_DEFAULT: u32 = 31_250;
 
+/// Most blocks remembered of an endpoint, whatever size of its cache it tells: a quarter of a billion tokens.
+pub(crate) const CAPACITY_MAX: u32 = 4_000_000;
+
 /// The blocks of all endpoints. A block takes eight bytes, however many endpoints hold it; a run about a hundred, and for
 /// each of its holders thirty more.
 #[derive(Debug, Default)]
@@ -144,9 +147,9 @@ impl Run {
 }
 
 impl PrefixIndex {
-    /// How many blocks are remembered of an endpoint.
+    /// How many blocks are remembered of an endpoint, up to the maximum.
     pub(crate) fn set_capacity(&mut self, endpoint: u32, blocks: u32) {
-        self.queue(endpoint).capacity = blocks.max(1);
+        self.queue(endpoint).capacity = blocks.clamp(1, CAPACITY_MAX);
         self.shrink(endpoint);
     }
 

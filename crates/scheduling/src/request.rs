@@ -57,16 +57,42 @@ impl InferenceRequest<'_> {
     }
 }
 
-/// The hash chain of a prompt's full blocks. `root` stands for whatever else must be equal for a cache to be shared: model,
-/// adapter, salt.
-pub fn hash_blocks(root: u64, prompt: &[u8], blocks: &mut Vec<u64>) {
+/// The hash chain of a prompt's full blocks, the prompt being its parts one after the other. `root` stands for whatever else
+/// must be equal for a cache to be shared: model, adapter, salt.
+pub fn hash_blocks(root: u64, parts: &[&[u8]], blocks: &mut Vec<u64>) {
     blocks.clear();
     let mut state = root;
-    blocks.extend(prompt.chunks_exact(BLOCK_BYTES).take(BLOCKS_MAX).map(|block| {
+    // A block that begins in one part and ends in another.
+    let (mut begun, mut len) = ([0; BLOCK_BYTES], 0);
+    for (at, mut part) in parts.iter().copied().enumerate().filter(|(_, part)| !part.is_empty()) {
+        if len > 0 {
+            let (head, rest) = part.split_at(part.len().min(BLOCK_BYTES - len));
+            begun[len..][..head.len()].copy_from_slice(head);
+            (len, part) = (len + head.len(), rest);
+            if len < BLOCK_BYTES {
+                continue;
+            }
+            state = hash_whole(state, &begun, blocks);
+        }
+        state = hash_whole(state, part, blocks);
+        len = 0;
+        if at + 1 < parts.len() {
+            let rest = part.as_chunks::<BLOCK_BYTES>().1;
+            begun[..rest.len()].copy_from_slice(rest);
+            len = rest.len();
+        }
+    }
+}
+
+/// Hashes the whole blocks of one part, as far as the maximum lets it; `state` is the hash of what came before.
+fn hash_whole(mut state: u64, part: &[u8], blocks: &mut Vec<u64>) -> u64 {
+    let whole = part.chunks_exact(BLOCK_BYTES).take(BLOCKS_MAX - blocks.len());
+    blocks.extend(whole.map(|block| {
         // Not seeded with what came before: a seed costs as much as the block itself.
         state = chained(state, xxh3_64(block));
         state
     }));
+    state
 }
 
 /// Puts a block's hash behind what came before: SplitMix64's finaliser, in which every bit counts for every other.
@@ -77,9 +103,14 @@ fn chained(before: u64, block: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// The hash of how a prompt begins, for `prefix-hash`.
-pub fn hash_prefix(root: u64, prompt: &[u8]) -> u64 {
-    xxh3_64_with_seed(&prompt[..prompt.len().min(PREFIX_BYTES)], root)
+/// The hash of how a prompt of these parts begins, for `prefix-hash`.
+pub fn hash_prefix(root: u64, parts: &[&[u8]]) -> u64 {
+    let (mut beginning, mut len) = ([0; PREFIX_BYTES], 0);
+    for (to, from) in beginning.iter_mut().zip(parts.iter().copied().flatten()) {
+        *to = *from;
+        len += 1;
+    }
+    xxh3_64_with_seed(&beginning[..len], root)
 }
 
 /// The hash of bytes, and of what came before them.

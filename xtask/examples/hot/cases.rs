@@ -55,7 +55,7 @@ fn prompt_hash(prompt_bytes: usize) -> Round {
     let envelope = Envelope::parse(Operation::ChatCompletions, &body).expect("a valid body");
     Box::new(move || {
         let mut blocks = Vec::new();
-        hash_blocks(1, black_box(envelope.prompt(&body)), &mut blocks);
+        hash_blocks(1, &black_box(envelope.prompt(&body)), &mut blocks);
         black_box(blocks);
     })
 }
@@ -114,13 +114,14 @@ fn pick(endpoints: u32) -> Round {
     let body = chat(8 * 1024);
     let envelope = Envelope::parse(Operation::ChatCompletions, &body).expect("a valid body");
     let mut blocks = Vec::new();
-    hash_blocks(1, envelope.prompt(&body), &mut blocks);
+    hash_blocks(1, &envelope.prompt(&body), &mut blocks);
+    let prompt_bytes = envelope.prompt(&body).iter().map(|part| part.len() as u64).sum();
     let (rule, mut turn) = (OutlierDetection::default(), 0);
     Box::new(move || {
         turn += 1;
         let request = InferenceRequest {
             model: envelope.model(),
-            prompt_bytes: envelope.prompt(&body).len() as u64,
+            prompt_bytes,
             blocks: &blocks,
             max_tokens: envelope.max_tokens(),
             ..InferenceRequest::default()

@@ -37,6 +37,8 @@ fn inference_policies<'o>(world: &mut World<'o>, pools: &mut Pools<'o>) {
                 spec.flow_control = policy.flow_control;
                 spec.outlier_detection = policy.outlier_detection;
                 spec.delivery = policy.delivery;
+                verdict
+                    .remark(format!("balances InferencePool {} by {}", policy.pool, spec.policy));
             }
         }
         world.verdicts.push(verdict);

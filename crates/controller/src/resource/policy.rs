@@ -70,7 +70,8 @@ fn flow_control(fields: &mut Fields<'_>, policy: Option<Policy>) -> FlowControl 
 fn outlier_detection(fields: &mut Fields<'_>) -> OutlierDetection {
     let mut outliers = OutlierDetection::default();
     let failures = fields.get("consecutiveFailures").and_then(|item| {
-        let hint = "maxEjectionPercent: 0 takes no endpoint out";
+        // Whoever writes zero, or more than may be, wants none taken out.
+        let hint = "to take no endpoint out, write maxEjectionPercent: 0";
         number(&item, 1..=FAILURES_MAX, "a number of failures", hint)
     });
     set(&mut outliers.consecutive_failures, failures);

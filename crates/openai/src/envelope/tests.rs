@@ -332,30 +332,36 @@ proptest! {
     }
 }
 
+/// The parts of the prompt, and the salt, with a bar between them.
+fn check_prompt(operation: Operation, body: &str, expected: &str) {
+    let envelope = Envelope::parse(operation, body.as_bytes()).unwrap();
+    let [system, tools, asked] = envelope.prompt(body.as_bytes());
+    let parts = [system, tools, asked, envelope.cache_salt(body.as_bytes())];
+    assert_eq!(String::from_utf8(parts.join(&b'|')).unwrap(), expected, "{body}");
+}
+
 #[test]
 fn the_prompt_is_what_the_operation_asks_about() {
-    let prompt = |operation: Operation, body: &str| {
-        let envelope = Envelope::parse(operation, body.as_bytes()).unwrap();
-        let before: Vec<&[u8]> = envelope.before_prompt(body.as_bytes()).collect();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let before: Vec<String> = before.into_iter().map(text).collect();
-        (text(envelope.prompt(body.as_bytes())), before.join("|"))
-    };
-    for (operation, body, expected, before) in [
-        (Operation::Completions, r#"{"model":"m","prompt":"say \"hi\""}"#, r#"say \"hi\""#, "||"),
-        (Operation::Completions, r#"{"prompt":[1, 2],"cache_salt":"s"}"#, "1, 2", r#"||"s""#),
-        (Operation::Completions, r#"{"messages":[{"role":"user"}]}"#, "", "||"),
-        (Operation::Completions, r#"{"prompt":null}"#, "null", "||"),
-        (
-            Operation::ChatCompletions,
-            r#"{"tools":[{}],"messages":[{"role":"user","content":"a"}],"prompt":"b"}"#,
-            r#"{"role":"user","content":"a"}"#,
-            "[{}]||",
-        ),
-        (Operation::Messages, r#"{"system":"be kind","messages":[]}"#, "", r#"|"be kind"|"#),
-        (Operation::Responses, r#"{"input":"a","instructions":"b"}"#, "a", r#"|"b"|"#),
-        (Operation::Embeddings, r#"{"input":"a"}"#, "", "||"),
-    ] {
-        assert_eq!(prompt(operation, body), (expected.to_owned(), before.to_owned()), "{body}");
-    }
+    use Operation::{ChatCompletions, Completions, Embeddings, Messages, Responses};
+    check_prompt(Completions, r#"{"model":"m","prompt":"say \"hi\""}"#, r#"||say \"hi\"|"#);
+    check_prompt(Completions, r#"{"prompt":[1, 2],"cache_salt":"s"}"#, r#"||1, 2|"s""#);
+    check_prompt(Completions, r#"{"messages":[{"role":"user"}]}"#, "|||");
+    check_prompt(Completions, r#"{"prompt":null}"#, "|||");
+    let chat = r#"{"messages":[{"content":"a"}],"tools":[{}],"prompt":"b"}"#;
+    check_prompt(ChatCompletions, chat, r#"|[{}]|{"content":"a"}|"#);
+    let messages = r#"{"messages":[{}],"tools":[ ],"system":"be kind"}"#;
+    check_prompt(Messages, messages, r#""be kind"|[ ]|{}|"#);
+    let responses = r#"{"input":"a","instructions":"b","tools":[1]}"#;
+    check_prompt(Responses, responses, r#""b"|[1]|a|"#);
+    check_prompt(Embeddings, r#"{"input":"a"}"#, "|||");
+}
+
+#[test]
+fn what_the_server_does_not_put_before_the_model_is_no_part_of_the_prompt() {
+    let body = r#"{"system":"a","instructions":"b","tools":[1],"prompt":"c"}"#;
+    check_prompt(Operation::Completions, body, "||c|");
+    check_prompt(Operation::ChatCompletions, body, "|[1]||");
+    check_prompt(Operation::Messages, body, r#""a"|[1]||"#);
+    check_prompt(Operation::Responses, body, r#""b"|[1]||"#);
+    check_prompt(Operation::Responses, r#"{"instructions":null,"tools":null}"#, "|||");
 }

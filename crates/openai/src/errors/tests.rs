@@ -1,10 +1,10 @@
-//! Errors the gateway writes and the one it recognises.
+//! Errors the gateway writes and those it recognises.
 
 use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use super::{ErrorShape, error_body, error_event, is_shutdown_error};
+use super::{ErrorShape, error_body, error_event, is_model_error, is_shutdown_error};
 use crate::operation::Operation;
 use crate::stream::StreamReader;
 use crate::tests::captures::answer;
@@ -77,4 +77,18 @@ fn only_the_answer_of_a_server_that_shuts_down_is_a_shutdown_error() {
     let said_by_a_model = br#"{"choices":[{"text":"cannot schedule new futures after shutdown"}]}"#;
     assert!(!is_shutdown_error(said_by_a_model));
     assert!(!is_shutdown_error(b""));
+}
+
+#[test]
+fn only_the_answer_of_a_server_without_the_model_is_a_model_error() {
+    assert!(is_model_error(&answer!("vllm-0.32.0/error-model-404")));
+    assert!(is_model_error(&answer!("vllm-0.32.0/messages-error-model")));
+    assert!(is_model_error(&answer!("vllm-0.8.5/error-model-404")));
+    assert!(!is_model_error(&answer!("vllm-0.8.5/error-embeddings")));
+    assert!(!is_model_error(br#"{"detail":"Not Found"}"#));
+    let response = br#"{"error":{"message":"Response with id 'resp_1' not found.","type":"invalid_request_error","param":"response_id","code":404}}"#;
+    assert!(!is_model_error(response));
+    assert!(!is_model_error(br#"{"error":{"message":"The model `a` is busy","code":404}}"#));
+    let said_by_a_model = br#"{"choices":[{"text":"The model `a` does not exist."}]}"#;
+    assert!(!is_model_error(said_by_a_model));
 }

@@ -1,5 +1,6 @@
 //! The proxy over real sockets on loopback, in front of simulated and of misbehaving endpoints.
 
+mod absent;
 mod bytes;
 mod chaos;
 mod conformance;

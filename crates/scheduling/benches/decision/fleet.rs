@@ -165,7 +165,7 @@ impl Fleet {
         self.prompt[GROUP_BLOCKS * BLOCK_BYTES..][..8].copy_from_slice(&self.turn.to_le_bytes());
         self.blocks.clear();
         if policy.reads_prefixes() {
-            hash_blocks(hash_name(model), &self.prompt, &mut self.blocks);
+            hash_blocks(hash_name(model), &[&self.prompt], &mut self.blocks);
         }
         let request = InferenceRequest {
             model: Some(model),

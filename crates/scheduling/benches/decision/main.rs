@@ -42,7 +42,7 @@ fn hash(bencher: Bencher<'_, '_>, bytes: usize) {
     let prompt = vec![b'x'; bytes];
     let mut blocks = Vec::new();
     bencher.counter(BytesCount::new(bytes)).bench_local(|| {
-        hash_blocks(1, black_box(&prompt), &mut blocks);
+        hash_blocks(1, &[black_box(&prompt)], &mut blocks);
         blocks.last().copied()
     });
 }

@@ -512,7 +512,7 @@ fn an_endpoint_that_lists_the_adapter_is_where_lora_chain_goes() {
 
 fn blocks(root: u64) -> Vec<u64> {
     let mut blocks = Vec::new();
-    crate::hash_blocks(root, &[5; 4_000], &mut blocks);
+    crate::hash_blocks(root, &[&[5; 4_000]], &mut blocks);
     blocks
 }
 
@@ -717,7 +717,7 @@ impl Model {
     ) {
         self.turn += 1;
         let mut blocks = Vec::new();
-        crate::hash_blocks(0, &vec![1; usize::try_from(bytes).unwrap()], &mut blocks);
+        crate::hash_blocks(0, &[&vec![1; usize::try_from(bytes).unwrap()]], &mut blocks);
         let models = ["base", "adapter-0", "adapter-1", "adapter-2"];
         let request = InferenceRequest {
             model: Some(models[model]),

@@ -109,6 +109,24 @@ fn the_end_of_what_was_used_least_recently_goes_first() {
 }
 
 #[test]
+fn its_parts_are_as_large_as_the_book_says() {
+    let run = size_of::<Run>() + size_of::<(u64, u32)>();
+    assert!((70..=100).contains(&run), "{run}");
+    assert_eq!(size_of::<Holder>() + size_of::<Entry>(), 32);
+}
+
+#[test]
+fn no_more_is_remembered_than_the_maximum_whatever_an_endpoint_tells() {
+    let mut index = PrefixIndex::default();
+    index.set_capacity(0, u32::MAX);
+    assert_eq!(index.queues[0].capacity, CAPACITY_MAX);
+    index.set_capacity(0, CAPACITY_MAX - 1);
+    assert_eq!(index.queues[0].capacity, CAPACITY_MAX - 1);
+    index.set_capacity(0, 0);
+    assert_eq!(index.queues[0].capacity, 1);
+}
+
+#[test]
 fn what_requests_in_flight_use_is_not_forgotten() {
     let pinned = |index: &PrefixIndex, word: &str| matches(index, word)[0].pinned;
     let mut index = PrefixIndex::default();

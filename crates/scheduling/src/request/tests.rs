@@ -4,7 +4,7 @@ use super::*;
 
 fn chain(root: u64, prompt: &[u8]) -> Vec<u64> {
     let mut blocks = vec![99; 3];
-    hash_blocks(root, prompt, &mut blocks);
+    hash_blocks(root, &[prompt], &mut blocks);
     blocks
 }
 
@@ -37,21 +37,31 @@ fn no_more_blocks_are_looked_at_than_the_maximum() {
 }
 
 #[test]
+fn the_maximum_holds_for_all_parts_together() {
+    let part = vec![7; BLOCKS_MAX * BLOCK_BYTES / 2 + 100];
+    let mut blocks = Vec::new();
+    for parts in [&[&part[..]; 3][..], &[&part[..]; 2], &[&[1; 100], &part, &part, &[1; 200]]] {
+        hash_blocks(1, parts, &mut blocks);
+        assert_eq!(blocks.len(), BLOCKS_MAX);
+    }
+}
+
+#[test]
 fn prompts_of_different_roots_share_nothing() {
     let prompt = [3; 1024];
     let (one, other) = (chain(1, &prompt), chain(2, &prompt));
     assert!(one.iter().all(|block| !other.contains(block)));
-    assert_ne!(hash_prefix(1, &prompt), hash_prefix(2, &prompt));
+    assert_ne!(hash_prefix(1, &[&prompt]), hash_prefix(2, &[&prompt]));
 }
 
 #[test]
 fn the_beginning_is_a_hundred_bytes() {
     let (one, mut other) = ([3; 200], [3; 200]);
     other[100] = 4;
-    assert_eq!(hash_prefix(0, &one), hash_prefix(0, &other));
+    assert_eq!(hash_prefix(0, &[&one]), hash_prefix(0, &[&other]));
     other[99] = 4;
-    assert_ne!(hash_prefix(0, &one), hash_prefix(0, &other));
-    assert_ne!(hash_prefix(0, &one[..50]), hash_prefix(0, &one[..51]));
+    assert_ne!(hash_prefix(0, &[&one]), hash_prefix(0, &[&other]));
+    assert_ne!(hash_prefix(0, &[&one[..50]]), hash_prefix(0, &[&one[..51]]));
 }
 
 proptest! {
@@ -68,5 +78,22 @@ proptest! {
         distinct.sort_unstable();
         distinct.dedup();
         prop_assert_eq!(distinct.len(), long.len(), "equal blocks at different places differ");
+    }
+
+    #[test]
+    fn a_prompt_in_parts_has_the_hashes_of_the_whole(
+        prompt in prop::collection::vec(any::<u8>(), 0..2_000),
+        mut cuts in prop::collection::vec(0usize..2_000, 0..5),
+        root: u64,
+    ) {
+        cuts.push(0);
+        cuts.push(prompt.len());
+        cuts.iter_mut().for_each(|cut| *cut = (*cut).min(prompt.len()));
+        cuts.sort_unstable();
+        let parts: Vec<&[u8]> = cuts.windows(2).map(|cut| &prompt[cut[0]..cut[1]]).collect();
+        let mut blocks = vec![99; 3];
+        hash_blocks(root, &parts, &mut blocks);
+        prop_assert_eq!(blocks, chain(root, &prompt));
+        prop_assert_eq!(hash_prefix(root, &parts), hash_prefix(root, &[&prompt]));
     }
 }

@@ -109,7 +109,7 @@ impl Fleet {
     fn pick(&mut self, among: usize, model: usize, blocks: usize, unstreamed: bool) {
         self.turn += 1;
         let mut chain = Vec::new();
-        hash_blocks(0, &vec![1; blocks * crate::BLOCK_BYTES], &mut chain);
+        hash_blocks(0, &[&vec![1; blocks * crate::BLOCK_BYTES]], &mut chain);
         let request = InferenceRequest {
             model: Some(["base", "adapter-0", "adapter-1"][model]),
             prompt_bytes: 3000,
