@@ -88,7 +88,9 @@ proptest! {
     ) {
         cuts.push(0);
         cuts.push(prompt.len());
-        cuts.iter_mut().for_each(|cut| *cut = (*cut).min(prompt.len()));
+        for cut in &mut cuts {
+            *cut = (*cut).min(prompt.len());
+        }
         cuts.sort_unstable();
         let parts: Vec<&[u8]> = cuts.windows(2).map(|cut| &prompt[cut[0]..cut[1]]).collect();
         let mut blocks = vec![99; 3];
