@@ -231,9 +231,6 @@ impl PoolWriter {
             let (ledger, lobby) = (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
             Member::new(Endpoint::new(spec.clone(), ledger, lobby))
         });
-        for id in &change.left {
-            shared.ledger.lock().remove(id);
-        }
         for spec in change.pools.iter().map(|place| &memory.desired.pools[*place]) {
             if let Some(pool) = table.pools.get(&spec.key) {
                 publish(pool, spec, &memory.members);

@@ -221,26 +221,16 @@ impl Ledger {
         slot
     }
 
-    /// Forgets an endpoint that has left. Whoever holds its slot can go on using it.
-    pub fn remove(&mut self, id: &EndpointId) {
-        if let Some(slot) = self.by_id.remove(id) {
-            self.prefixes.forget(slot.0);
-            self.accounts.forget_outline(slot);
-            self.ring = None;
-        }
-    }
-
-    /// Gives a slot back. The last to do so must have ended all claims on it; then another endpoint gets it.
+    /// Gives a slot back. The last to do so must have ended all claims on it; then what was known of the endpoint is
+    /// forgotten, and another one gets the slot. One that comes back before, with requests of ours still there, is who it was.
     pub fn release(&mut self, slot: Slot) {
         let account = &mut self.accounts[slot];
         debug_assert!(account.details.holders > 0, "a slot was released twice");
         account.details.holders -= 1;
         if account.details.holders == 0 {
             let id = account.id().clone();
-            if self.by_id.get(&id) == Some(&slot) {
-                self.remove(&id);
-            }
-            // Who still had the slot may have sent something there after the endpoint had left.
+            self.by_id.remove(&id);
+            self.ring = None;
             self.prefixes.forget(slot.0);
             self.unused.push(slot);
         }

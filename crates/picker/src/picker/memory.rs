@@ -31,8 +31,6 @@ pub(super) struct Known {
 pub(super) struct Change {
     /// Places of the pools that are not as they were.
     pub(super) pools: BTreeSet<usize>,
-    /// In an order, so that equal histories give equal slots.
-    pub(super) left: Vec<EndpointId>,
 }
 
 impl Memory {
@@ -83,7 +81,6 @@ impl Memory {
             // Where pools describe one endpoint differently, the first description holds.
             let Some((_, first)) = pools.first() else {
                 self.members.remove(id);
-                change.left.push(id.clone());
                 continue;
             };
             if *first != member.endpoint.spec {

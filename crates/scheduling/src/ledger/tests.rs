@@ -550,7 +550,7 @@ fn an_endpoint_that_was_restarted_or_has_left_holds_nothing() {
             }
         },
         |pool| {
-            pool.ledger.remove(&name(1));
+            pool.ledger.release(pool.slots[1]);
             pool.slots[1] = pool.ledger.add(&name(1));
         },
     ];
@@ -563,6 +563,21 @@ fn an_endpoint_that_was_restarted_or_has_left_holds_nothing() {
         forget(&mut pool);
         assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([0, 1]));
     }
+}
+
+#[test]
+fn an_endpoint_that_comes_back_while_requests_are_there_is_who_it_was() {
+    let blocks = blocks(1);
+    let request = InferenceRequest { blocks: &blocks, ..prompt(PROMPT_BYTES) };
+    let mut pool = Pool::new(2);
+    let holder = pool.slots[1];
+    let (_, claim) = pool.pick_of(Policy::Predicted, &request, &[holder]);
+    // It leaves, and the request holds its slot.
+    assert_eq!(pool.ledger.add(&name(1)), holder);
+    pool.ledger.release(holder);
+    assert_eq!(pool.ledger.in_flight(holder), 1);
+    pool.end(claim);
+    assert_eq!(pool.reachable(Policy::Predicted, &request), BTreeSet::from([1]));
 }
 
 #[test]
@@ -626,6 +641,8 @@ struct Model {
     /// Slots given and not released, as gateways with an older list still name them.
     named: Vec<Slot>,
     holds: BTreeMap<Slot, u32>,
+    /// Whose the slots are that are held.
+    ids: BTreeMap<EndpointId, Slot>,
     claims: Vec<Claim>,
     turn: u64,
     now: Duration,
@@ -639,7 +656,6 @@ impl Model {
             Step::Add(index) => self.add(&name(index)),
             Step::Remove(index) => {
                 self.members.remove(&name(index));
-                self.ledger.remove(&name(index));
             }
             Step::Pick { policy, model, bytes, unstreamed, stale } => {
                 let members: Vec<Slot> = self.members.values().copied().collect();
@@ -690,6 +706,7 @@ impl Model {
             || self.claims.iter().any(|claim| claim.slot() == slot);
         if !used {
             self.named.retain(|named| *named != slot);
+            self.ids.retain(|_, held| *held != slot);
             for _ in 0..self.holds.remove(&slot).unwrap_or(0) {
                 self.ledger.release(slot);
             }
@@ -699,7 +716,10 @@ impl Model {
     fn add(&mut self, id: &EndpointId) {
         let slot = self.ledger.add(id);
         *self.holds.entry(slot).or_default() += 1;
-        if self.members.insert(id.clone(), slot).is_none() {
+        self.members.insert(id.clone(), slot);
+        if let Some(held) = self.ids.insert(id.clone(), slot) {
+            assert_eq!(slot, held, "it is still there");
+        } else {
             assert!(self.claims.iter().all(|claim| claim.slot() != slot), "given while claimed");
             let others = self.members.iter().filter(|(other, _)| *other != id);
             assert!(others.map(|(_, other)| *other).all(|other| other != slot), "given twice");

@@ -18,7 +18,6 @@ enum Step {
     End(usize, bool),
     Advance(usize, usize),
     Scraped(usize, u32),
-    Leave(usize),
     Wait(u64),
 }
 
@@ -32,8 +31,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (at.clone(), 0u32..300).prop_map(|(claim, tokens)| Step::Tokens(claim, tokens)),
         3 => (at.clone(), any::<bool>()).prop_map(|(claim, whole)| Step::End(claim, whole)),
         1 => (at.clone(), at.clone()).prop_map(|(claim, to)| Step::Advance(claim, to)),
-        3 => (at.clone(), 0u32..9).prop_map(|(slot, running)| Step::Scraped(slot, running)),
-        1 => at.prop_map(Step::Leave),
+        3 => (at, 0u32..9).prop_map(|(slot, running)| Step::Scraped(slot, running)),
         2 => (0u64..40).prop_map(Step::Wait),
     ];
     prop::collection::vec(step, 0..100)
@@ -100,7 +98,6 @@ impl Fleet {
                 let mark = self.ledger.mark(self.slots[at]);
                 self.ledger.scraped(self.slots[at], mark, page(running, self.now));
             }
-            Step::Leave(at) => self.ledger.remove(&name(at)),
             Step::Wait(millis) => self.now += Duration::from_millis(millis),
             Step::End(..) | Step::Advance(..) => {}
         }

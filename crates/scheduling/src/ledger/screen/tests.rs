@@ -364,7 +364,6 @@ fn a_restart_ends_an_ejection() {
 fn another_endpoint_in_a_slot_inherits_nothing() {
     let mut pool = Pool::known(2);
     pool.fail(0);
-    pool.ledger.remove(&EndpointId::new("10.0.0.0:8000"));
     pool.ledger.release(pool.slots[0]);
     let slot = pool.ledger.add(&EndpointId::new("10.0.0.9:8000"));
     assert_eq!((slot, pool.ledger.trouble(slot)), (pool.slots[0], None));
