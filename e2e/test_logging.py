@@ -152,8 +152,8 @@ def raw(gateway: Gateway, *requests: str) -> None:
 class Quoting(Double):
     """An endpoint whose answers quote the request, as vLLM's messages of errors do."""
 
-    # One prompt fills its cache, so that others wait.
-    page = """vllm:cache_config_info{block_size="2",num_gpu_blocks="2"} 1
+    # Its cache has room for one prompt of three tokens and not for two, so that others wait. One block holds nothing.
+    page = """vllm:cache_config_info{block_size="2",num_gpu_blocks="3"} 1
 vllm:num_requests_running 0
 vllm:num_requests_waiting 0
 vllm:kv_cache_usage_perc 0
