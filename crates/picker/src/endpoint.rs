@@ -122,7 +122,7 @@ impl Claim {
         Self { endpoint, charge: Some(Box::new(charge)), ending: Ending::default() }
     }
 
-    /// Takes the charge to another endpoint, from one where the request came to this.
+    /// Takes the charge to another endpoint, from one where this became of the request.
     pub(crate) fn advance(&mut self, to: Arc<Endpoint>, outcome: Outcome) {
         if let Some(charge) = self.charge.take() {
             let slot = to.slot;

@@ -227,11 +227,11 @@ impl PoolWriter {
             (spec.key.clone(), old.pools.get(&spec.key).cloned().unwrap_or_else(fresh))
         });
         let table = Table { pools: pools.collect(), routes: RouteTable::new(&desired.routes) };
-        let change = memory.change(&desired, |spec| {
+        let changed = memory.change(&desired, |spec| {
             let (ledger, lobby) = (Arc::clone(&shared.ledger), Arc::clone(&shared.lobby));
             Member::new(Endpoint::new(spec.clone(), ledger, lobby))
         });
-        for spec in change.pools.iter().map(|place| &memory.desired.pools[*place]) {
+        for spec in changed.iter().map(|place| &memory.desired.pools[*place]) {
             if let Some(pool) = table.pools.get(&spec.key) {
                 publish(pool, spec, &memory.members);
             }

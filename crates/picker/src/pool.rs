@@ -244,7 +244,7 @@ impl Usable {
         Self { endpoints, slots }
     }
 
-    /// The others, if there are such and such.
+    /// Those that are not in these slots, in order. `None` if that is all of them, or none.
     fn without(&self, slots: &[Slot]) -> Option<Self> {
         if slots.is_empty() {
             return None;

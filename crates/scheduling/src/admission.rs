@@ -169,8 +169,8 @@ impl<T> AdmissionQueue<T> {
     /// When a request may go: it leaves room for others that matter more, or have had less, and may come.
     pub fn admission(&self, entry: &Entry, now: Duration) -> Admission {
         let priority = Reverse(entry.priority);
-        let mut above = self.bands.range(..priority).filter(|(_, band)| band.is_active(now));
-        let highest = above.next().map(|(priority, _)| priority.0);
+        let mut above = self.bands.range(..priority);
+        let highest = above.find(|(_, band)| band.is_active(now)).map(|(priority, _)| priority.0);
         let own = self.bands.get(&priority);
         let too_much = own.is_some_and(|band| band.is_over_share(entry.flow, now));
         match (entry.priority, highest) {
@@ -311,16 +311,17 @@ impl<T> Band<T> {
     }
 
     fn is_over_share(&self, flow: u64, now: Duration) -> bool {
-        let Some((own, deviation)) = self.flows.get(&self.known(flow)).map(|flow| flow.used(now))
-        else {
-            return false;
-        };
-        let (mut sum, mut count) = (-own, -1.0);
-        for flow in self.flows.values().filter(|flow| flow.is_active(now)) {
-            sum += flow.used(now).0;
+        let place = self.known(flow);
+        let Some(own) = self.flows.get(&place) else { return false };
+        let (mut sum, mut count) = (0.0, 0.0);
+        for (_, other) in
+            self.flows.iter().filter(|(id, other)| **id != place && other.is_active(now))
+        {
+            sum += other.used(now).0;
             count += 1.0;
         }
-        count > 0.0 && own - CHANCE_DEVIATIONS * deviation > OVER_SHARE * sum / count
+        let (used, deviation) = own.used(now);
+        count > 0.0 && used - CHANCE_DEVIATIONS * deviation > OVER_SHARE * sum / count
     }
 
     fn waits(&self) -> bool {

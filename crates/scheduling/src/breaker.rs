@@ -18,7 +18,7 @@ const DOUBLINGS_MAX: u32 = 24;
 /// When an endpoint is taken for failing, and for how long it is left alone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OutlierDetection {
-    /// Failures in a row that take it out: failed connects, broken answers, 5xx. With 0 none do.
+    /// [Failures](Outcome::Failed) in a row that take it out; of [refusals](Outcome::Refused) it takes more. With 0 none do.
     pub consecutive_failures: u32,
     /// For how long, the first time; each further time in a row it is twice as long.
     pub base_ejection: Duration,

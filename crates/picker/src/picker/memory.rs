@@ -26,27 +26,21 @@ pub(super) struct Known {
     pub(super) pools: Vec<(PoolKey, EndpointSpec)>,
 }
 
-/// What a new desired state comes to.
-#[derive(Debug, Default)]
-pub(super) struct Change {
-    /// Places of the pools that are not as they were.
-    pub(super) pools: BTreeSet<usize>,
-}
-
 impl Memory {
-    /// Makes this the desired state; `make` is asked for endpoints that are new or described anew.
+    /// Makes this the desired state; `make` is asked for endpoints that are new or described anew. Returns the places of the
+    /// pools that are not as they were.
     pub(super) fn change(
         &mut self,
         desired: &Arc<Desired>,
         make: impl Fn(&EndpointSpec) -> Member,
-    ) -> Change {
+    ) -> BTreeSet<usize> {
         let places =
             desired.pools.iter().enumerate().map(|(place, spec)| (spec.key.clone(), place));
         let places_before = std::mem::replace(&mut self.places, places.collect());
         let before = std::mem::replace(&mut self.desired, Arc::clone(desired));
         let now = |key: &PoolKey| self.places.get(key).map(|place| &desired.pools[*place]);
         let was = |key: &PoolKey| places_before.get(key).map(|place| &before.pools[*place]);
-        let mut change = Change::default();
+        let mut changed = BTreeSet::new();
         let mut moved: BTreeSet<&EndpointId> = BTreeSet::new();
         for pool in &before.pools {
             if now(&pool.key).is_some_and(|now| now.endpoints == pool.endpoints) {
@@ -62,7 +56,7 @@ impl Memory {
         for (place, pool) in desired.pools.iter().enumerate() {
             let was = was(&pool.key);
             if was != Some(pool) {
-                change.pools.insert(place);
+                changed.insert(place);
             }
             if was.is_some_and(|was| was.endpoints == pool.endpoints) {
                 continue;
@@ -85,10 +79,10 @@ impl Memory {
             };
             if *first != member.endpoint.spec {
                 *member = make(first);
-                change.pools.extend(pools.iter().map(|(key, _)| self.places[key]));
+                changed.extend(pools.iter().map(|(key, _)| self.places[key]));
             }
         }
-        change
+        changed
     }
 }
 
