@@ -4,7 +4,10 @@ use bytes::{Buf as _, Bytes};
 use http_body::{Frame, SizeHint};
 use httparse::Status;
 
-use crate::{Error, Malformed, head::take_trailers};
+use crate::{
+    Error, Malformed,
+    head::{ends_lines_plainly, take_trailers},
+};
 
 /// Longest line with a chunk's length.
 const SIZE_LINE_BYTES_MAX: usize = 4 * 1024;
@@ -117,6 +120,9 @@ fn chunk_size(unread: &mut Bytes) -> Result<Option<u64>, Malformed> {
     }
     match httparse::parse_chunk_size(unread) {
         Ok(Status::Complete((len, size))) => {
+            if !ends_lines_plainly(unread.get(..len).unwrap_or_default()) {
+                return Err(Malformed::ChunkSize);
+            }
             unread.advance(len);
             Ok(Some(size))
         }

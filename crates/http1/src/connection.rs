@@ -1,7 +1,6 @@
 //! One connection: a request, its answer, the next request.
 
 use std::{
-    cell::RefCell,
     fmt,
     future::poll_fn,
     io::{self, IoSlice},
@@ -13,28 +12,20 @@ use bytes::{Buf as _, Bytes};
 use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
 
 use crate::{
     Error, Malformed,
     body::{Found, Framing},
-    head,
+    head, room,
 };
 
 /// Interim answers (such as `103 Early Hints`) before the one that counts.
 pub(crate) const INTERIMS_MAX: usize = 16;
-/// Read at once, and thus the most that is held for somebody who does not take it.
-const READ_BYTES_MAX: usize = 32 * 1024;
 /// A body up to here is copied behind its head: cheaper than to write from two places.
 const COPIED_BYTES_MAX: usize = 4 * 1024;
-
-thread_local! {
-    /// Where every connection of a thread reads to. What was read is copied to where there is just
-    /// room for it, so that a connection holds nothing while it waits.
-    static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES_MAX].into());
-}
 
 /// A connection to an endpoint. It is driven by whoever waits for something of it, and closed when dropped.
 pub struct Connection<S = TcpStream> {
@@ -164,16 +155,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Reads what has come behind what was not yet taken; how much it was, 0 at the peer's end.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        ROOM.with_borrow_mut(|room| {
-            let mut read = ReadBuf::new(room);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut read))?;
-            let read = read.filled();
-            self.unread = if self.unread.is_empty() {
+        let unread = &mut self.unread;
+        room::read(&mut self.stream, context, |read| {
+            *unread = if unread.is_empty() {
                 Bytes::copy_from_slice(read)
             } else {
-                [&self.unread, read].concat().into()
+                [unread, read].concat().into()
             };
-            Poll::Ready(Ok(read.len()))
+            read.len()
         })
     }
 }

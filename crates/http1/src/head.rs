@@ -54,6 +54,9 @@ pub(crate) fn take_trailers(unread: &mut Bytes) -> Result<Option<HeaderMap>, Err
     match httparse::parse_headers(unread, &mut room)? {
         Status::Complete((len, headers)) => {
             let trailers = header_map(headers, unread)?;
+            if !ends_lines_plainly(unread.get(..len).unwrap_or_default()) {
+                return Err(httparse::Error::NewLine.into());
+            }
             unread.advance(len);
             Ok(Some(trailers))
         }
@@ -62,8 +65,13 @@ pub(crate) fn take_trailers(unread: &mut Bytes) -> Result<Option<HeaderMap>, Err
     }
 }
 
+/// Whether every line ends as it should: where one ends without CR, others may see no end.
+pub(crate) fn ends_lines_plainly(lines: &[u8]) -> bool {
+    lines.split_inclusive(|byte| *byte == b'\n').all(|line| line.ends_with(b"\r\n"))
+}
+
 /// The values share what was read.
-fn header_map(headers: &[Header<'_>], read: &Bytes) -> Result<HeaderMap, Malformed> {
+pub(crate) fn header_map(headers: &[Header<'_>], read: &Bytes) -> Result<HeaderMap, Malformed> {
     let mut map = HeaderMap::with_capacity(headers.len());
     for header in headers {
         let name = HeaderName::from_bytes(header.name.as_bytes());
@@ -108,7 +116,7 @@ fn follow(response: &mut Response<()>, method: &Method) -> Result<(Framing, bool
     Ok((framing, persists))
 }
 
-fn persists(version: Version, headers: &HeaderMap) -> bool {
+pub(crate) fn persists(version: Version, headers: &HeaderMap) -> bool {
     let has = |wanted: &[u8]| {
         let values = headers.get_all(header::CONNECTION).iter();
         let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -120,7 +128,7 @@ fn persists(version: Version, headers: &HeaderMap) -> bool {
     }
 }
 
-fn is_chunked(headers: &HeaderMap) -> Result<bool, Malformed> {
+pub(crate) fn is_chunked(headers: &HeaderMap) -> Result<bool, Malformed> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(false) };
     let plainly = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
@@ -128,7 +136,7 @@ fn is_chunked(headers: &HeaderMap) -> Result<bool, Malformed> {
 }
 
 /// The one length all say.
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+pub(crate) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     let mut length = None;
     let values = headers.get_all(header::CONTENT_LENGTH).iter();
     for said in values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {

@@ -14,9 +14,12 @@
 
 mod body;
 mod connection;
+mod downstream;
 mod head;
+mod room;
 
 pub use connection::Connection;
+pub use downstream::{Answer, BadHead, Downstream, HeadLimits, Unfinished};
 
 use std::io;
 
@@ -48,6 +51,8 @@ pub enum Malformed {
     HeadTooLong,
     #[error("a header's name or value is none")]
     Header,
+    #[error("its target is none")]
+    Target,
     #[error("it switches to another protocol unasked")]
     Upgrade,
     #[error("more than {} interim answers", connection::INTERIMS_MAX)]

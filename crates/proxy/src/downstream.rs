@@ -1,8 +1,8 @@
 //! A client's connection over its life: what it is doing, and how long that may take.
 //!
-//! hyper speaks HTTP on it and knows the bounds of one message. What lies between and beyond
-//! messages is bounded here: the time for a head, the time without a request, the time in which the
-//! client takes nothing of what is written, and the connection's age.
+//! Who speaks HTTP on it knows the bounds of one message. What lies between and beyond messages is
+//! bounded here: the time for a head, the time without a request, the time in which the client takes
+//! nothing of what is written, and the connection's age.
 
 use std::{
     future::poll_fn,
@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use picker::{Metrics, Tasks};
@@ -124,16 +124,15 @@ impl Watch {
     }
 
     /// The client has begun as HTTP/2 begins: no head is due, the time without requests counts.
-    fn speaks_http2(&self) {
+    pub(crate) fn speaks_http2(&self) {
         let mut state = self.state.lock();
         (state.http2, state.head_since) = (true, None);
     }
 
-    /// Bytes came. Without a request at work they begin a head, except in HTTP/2, where they may
-    /// be anything.
-    fn bytes_came(&self) {
+    /// A head has begun, and is not whole.
+    pub(crate) fn bytes_came(&self) {
         let mut state = self.state.lock();
-        if state.requests == 0 && !state.http2 && state.head_since.is_none() {
+        if state.head_since.is_none() {
             state.head_since = Some(Instant::now());
             self.news.store(true, Ordering::Relaxed);
         }
@@ -148,16 +147,14 @@ impl Watch {
     }
 
     /// A request has come.
-    pub(crate) fn begin<B>(self: &Arc<Self>, request: &Request<B>, metrics: &Metrics) -> Active {
-        let http2 = request.version() == Version::HTTP_2;
+    pub(crate) fn begin(self: &Arc<Self>, http2: bool, metrics: &Metrics) -> Active {
         let mut state = self.state.lock();
-        state.http2 = http2;
         state.head_since = None;
         state.requests += 1;
         if http2 && state.requests == self.limits.http2_streams_max {
             Reached::Http2Streams.count(metrics);
         }
-        Active { watch: Arc::clone(self), http2 }
+        Active { watch: Arc::clone(self) }
     }
 
     fn ended(&self) {
@@ -169,7 +166,7 @@ impl Watch {
         }
     }
 
-    fn head_was_late(&self) -> bool {
+    pub(crate) fn head_was_late(&self) -> bool {
         self.state.lock().late
     }
 
@@ -288,21 +285,20 @@ pub(crate) async fn keep<C: Future>(
 #[derive(Debug)]
 pub(crate) struct Active {
     watch: Arc<Watch>,
-    http2: bool,
 }
 
 impl Active {
-    /// The answer, followed to its end.
-    pub(crate) fn answer(
-        self,
-        mut response: Response<ReplyBody>,
-        metrics: &Metrics,
-    ) -> Response<ClientBody> {
-        if !self.http2 && self.watch.is_old() {
+    /// Over HTTP/1.1 the last answer says that it is the last, when the connection has become old.
+    pub(crate) fn note_age(&self, response: &mut Response<ReplyBody>, metrics: &Metrics) {
+        if self.watch.is_old() {
             Reached::ConnectionAge.count(metrics);
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
+    }
+
+    /// The answer, followed to its end.
+    pub(crate) fn answer(self, response: Response<ReplyBody>) -> Response<ClientBody> {
         let turn = TURN.try_with(Arc::clone).ok();
         response.map(|inner| ClientBody { inner, turn, _active: self })
     }
@@ -314,7 +310,7 @@ impl Drop for Active {
     }
 }
 
-/// The body of an answer on its way to a client.
+/// The body of an answer on its way to an HTTP/2 client.
 #[derive(Debug)]
 pub(crate) struct ClientBody {
     inner: ReplyBody,

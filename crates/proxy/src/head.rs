@@ -280,11 +280,13 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
             && bytes.len() <= REQUEST_ID_BYTES_MAX
             && bytes.iter().all(u8::is_ascii_graphic)
     });
-    given.cloned().unwrap_or_else(|| {
-        let id = uuid::Uuid::new_v4().hyphenated();
-        HeaderValue::from_str(id.encode_lower(&mut uuid::Uuid::encode_buffer()))
-            .unwrap_or(HeaderValue::from_static("-"))
-    })
+    given.cloned().unwrap_or_else(new_request_id)
+}
+
+pub(crate) fn new_request_id() -> HeaderValue {
+    let id = uuid::Uuid::new_v4().hyphenated();
+    HeaderValue::from_str(id.encode_lower(&mut uuid::Uuid::encode_buffer()))
+        .unwrap_or(HeaderValue::from_static("-"))
 }
 
 /// The request's span: under the client's, if it names one and only one.

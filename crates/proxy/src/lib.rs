@@ -8,6 +8,7 @@
 
 mod access_log;
 mod carriers;
+mod client;
 mod connections;
 mod downstream;
 mod explain;

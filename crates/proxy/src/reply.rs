@@ -1,16 +1,19 @@
 //! Response bodies, and the answers the gateway gives itself.
 
 use std::{
+    cell::Cell,
     pin::Pin,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
+use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use openai::{ErrorShape, error_body};
-use picker::{OpenRecord, Refusal};
+use picker::{OpenRecord, Refusal, wall_clock};
 
 use crate::{
     explain::explain,
@@ -97,4 +100,29 @@ pub(crate) fn refuse(
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Bytes of a date: RFC 9110, 5.6.7.
+const DATE_BYTES: usize = 29;
+
+thread_local! {
+    /// The last second that was asked for, and how it is written.
+    static DATE: Cell<(i64, [u8; DATE_BYTES])> = const { Cell::new((i64::MIN, [0; DATE_BYTES])) };
+}
+
+/// Writes the time for the header `date`.
+pub(crate) fn date(out: &mut Vec<u8>) {
+    let now = wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let (mut second, mut text) = DATE.get();
+    if second != now {
+        let said = Timestamp::from_second(now)
+            .and_then(|now| DateTimePrinter::new().timestamp_to_rfc9110_string(&now));
+        // A time beyond all calendars is told as the last one that was not.
+        if let Some(said) = said.ok().and_then(|said| said.into_bytes().try_into().ok()) {
+            (second, text) = (now, said);
+            DATE.set((second, text));
+        }
+    }
+    out.extend_from_slice(&text);
 }

@@ -1,11 +1,9 @@
 //! The whole story of a request.
 
-use std::{error::Error as _, io, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
 use openai::Envelope;
 use picker::{
     Asked, EndpointPicker, OpenRecord, RECORD_TEXT_BYTES_MAX, Refusal, RequestRecord, Routed,
@@ -18,13 +16,14 @@ use tokio::{
 
 use crate::{
     Limits,
+    client::{BrokenOff, RequestBody},
     explain::is_asked,
     head::{Head, Peer},
     reply::{ReplyBody, refuse},
     upstream::{Outbound, Upstream},
 };
 
-/// Capacity reserved for a body before any of it has arrived: a claimed length is not believed.
+/// Capacity reserved for a body before more than that of it has arrived: a claimed length is not believed.
 const BODY_RESERVE_BYTES_MAX: usize = 64 * 1024;
 
 /// Room for bodies is given out in units of this; what is smaller is not counted.
@@ -109,7 +108,7 @@ impl Proxy {
     /// the endpoint's request aborted, the record written.
     pub(crate) async fn serve(
         &self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         peer: Peer,
     ) -> Response<ReplyBody> {
         let (parts, body) = request.into_parts();
@@ -131,7 +130,7 @@ impl Proxy {
     async fn answer(
         &self,
         head: &Head,
-        body: Incoming,
+        body: RequestBody,
         record: &mut OpenRecord,
     ) -> Result<Response<ReplyBody>, Refusal> {
         if self.0.connections.is_stopping() {
@@ -240,69 +239,82 @@ impl BodyRoom<'_> {
 
 /// The whole body, up to the limits in bytes and time.
 async fn read_bounded(
-    body: Incoming,
+    mut body: RequestBody,
     (bytes_max, timeout): (usize, Duration),
     room: &mut BodyRoom<'_>,
     record: &mut OpenRecord,
 ) -> Result<Bytes, Refusal> {
     let too_large = Refusal::BodyTooLarge { limit_bytes: bytes_max };
-    if body.size_hint().lower() > bytes_max as u64 {
+    if body.left() > bytes_max as u64 {
         return Err(too_large);
     }
-    if body.is_end_stream() {
+    if body.is_ended() {
         return Ok(Bytes::new());
     }
-    let read = collect(body, bytes_max, room, record);
-    match tokio::time::timeout(timeout, read).await {
+    let mut reading = Reading { bytes_max, room, record };
+    match tokio::time::timeout(timeout, reading.collect(&mut body)).await {
         Ok(read) => read?.ok_or(too_large),
         Err(_) => Err(Refusal::BodyTimeout(timeout)),
     }
 }
 
-/// `None` if the body is larger than `bytes_max`. One frame is passed on without copying.
-async fn collect(
-    mut body: Incoming,
+/// A body being read.
+struct Reading<'a, 'b> {
     bytes_max: usize,
-    room: &mut BodyRoom<'_>,
-    record: &mut OpenRecord,
-) -> Result<Option<Bytes>, Refusal> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            if has_left(&error) {
-                // Nobody is there to be refused: dropped now, the record says so.
-                drop(record.take());
-            }
-            Refusal::InvalidBody(format!("the request body broke off: {error}; send it whole"))
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        if let Some(record) = record.get() {
-            record.bytes_received += data.len() as u64;
-        }
-        if whole.len() + data.len() > bytes_max {
-            return Ok(None);
-        }
-        room.take(whole.len() + data.len())?;
-        if whole.is_empty() && body.is_end_stream() {
-            return Ok(Some(data));
-        }
-        if whole.is_empty() {
-            let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(0);
-            whole.reserve(data.len() + claimed.min(BODY_RESERVE_BYTES_MAX));
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(Some(whole.freeze()))
+    room: &'a mut BodyRoom<'b>,
+    record: &'a mut OpenRecord,
 }
 
-/// Whether a body broke off because its client left, and not because it is badly framed.
-fn has_left(error: &hyper::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
-            return !matches!(io.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+impl Reading<'_, '_> {
+    /// `None` if the body is larger than it may be. One piece is passed on without copying.
+    async fn collect(&mut self, body: &mut RequestBody) -> Result<Option<Bytes>, Refusal> {
+        let first = body.piece().await.map_err(|broken| self.broken(broken))?;
+        let first = first.unwrap_or_default();
+        if !self.takes(first.len(), first.len())? {
+            return Ok(None);
         }
-        cause = inner.source();
+        if body.is_ended() {
+            return Ok(Some(first));
+        }
+        let mut whole = BytesMut::with_capacity(first.len() + claimed(body, 0));
+        whole.extend_from_slice(&first);
+        loop {
+            if whole.len() == whole.capacity() {
+                whole.reserve(claimed(body, whole.len()));
+            }
+            let read = body.read_into(&mut whole).await.map_err(|broken| self.broken(broken))?;
+            if read == 0 {
+                return Ok(Some(whole.freeze()));
+            }
+            if !self.takes(read, whole.len())? {
+                return Ok(None);
+            }
+        }
     }
-    true
+
+    /// Whether so much more may be held, which is then so much in all.
+    fn takes(&mut self, more: usize, bytes: usize) -> Result<bool, Refusal> {
+        if let Some(record) = self.record.get() {
+            record.bytes_received += more as u64;
+        }
+        if bytes > self.bytes_max {
+            return Ok(false);
+        }
+        self.room.take(bytes)?;
+        Ok(true)
+    }
+
+    fn broken(&mut self, BrokenOff { why, has_left }: BrokenOff) -> Refusal {
+        if has_left {
+            // Nobody is there to be refused: dropped now, the record says so.
+            drop(self.record.take());
+        }
+        Refusal::InvalidBody(format!("the request body broke off: {why}; send it whole"))
+    }
+}
+
+/// Room for what is to come, after so much: what is claimed is believed as far as as much has come.
+fn claimed(body: &RequestBody, come: usize) -> usize {
+    let believed = come.max(BODY_RESERVE_BYTES_MAX);
+    usize::try_from(body.left()).map_or(believed, |left| left.min(believed))
 }

@@ -26,10 +26,8 @@ fn metrics() -> Metrics {
     Metrics::new(workload).unwrap()
 }
 
-fn begin(watch: &Arc<Watch>, version: Version) -> Active {
-    let mut request = Request::new(());
-    *request.version_mut() = version;
-    watch.begin(&request, &metrics())
+fn begin(watch: &Arc<Watch>) -> Active {
+    watch.begin(false, &metrics())
 }
 
 /// The next verdict that is not to wait, and the seconds until then.
@@ -53,7 +51,7 @@ async fn a_connection_that_sends_nothing_is_closed_as_one_whose_head_is_late() {
 #[tokio::test(start_paused = true)]
 async fn a_head_has_its_time_from_its_first_byte_on() {
     let watch = Watch::new(limits(), &peer(1));
-    drop(begin(&watch, Version::HTTP_11));
+    drop(begin(&watch));
     sleep(second(30)).await;
     watch.bytes_came();
     sleep(second(9)).await;
@@ -64,7 +62,7 @@ async fn a_head_has_its_time_from_its_first_byte_on() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_without_requests_is_asked_to_finish_and_then_closed() {
     let watch = Watch::new(limits(), &peer(1));
-    drop(begin(&watch, Version::HTTP_11));
+    drop(begin(&watch));
     assert_eq!(next(&watch).await, (Verdict::Finish(Reached::ConnectionIdle), 40));
     watch.finishing();
     assert_eq!(next(&watch).await, (Verdict::Closed, CLOSE_LINGER.as_secs()));
@@ -73,7 +71,7 @@ async fn a_connection_without_requests_is_asked_to_finish_and_then_closed() {
 #[tokio::test(start_paused = true)]
 async fn a_request_at_work_is_given_the_time_it_takes() {
     let watch = Watch::new(Limits { connection_age_max: second(1 << 30), ..limits() }, &peer(1));
-    let active = begin(&watch, Version::HTTP_11);
+    let active = begin(&watch);
     sleep(second(500)).await;
     assert!(matches!(watch.verdict(), Verdict::Until(_)));
     watch.finishing();
@@ -84,18 +82,17 @@ async fn a_request_at_work_is_given_the_time_it_takes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_without_a_request_are_no_head_in_http_2() {
+async fn an_http_2_connection_without_requests_is_idle_and_owes_no_head() {
     let watch = Watch::new(limits(), &peer(1));
     watch.speaks_http2();
     sleep(second(30)).await;
-    watch.bytes_came();
     assert_eq!(next(&watch).await, (Verdict::Finish(Reached::ConnectionIdle), 10));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_is_closed_and_one_that_takes_a_little_is_not() {
     let watch = Watch::new(limits(), &peer(1));
-    let _active = begin(&watch, Version::HTTP_11);
+    let _active = begin(&watch);
     for _ in 0..5 {
         watch.blocked(true);
         sleep(second(19)).await;
@@ -111,7 +108,8 @@ async fn an_old_connection_finishes_and_not_all_do_at_once() {
     let mut ends = Vec::new();
     for port in 0..50 {
         let watch = Watch::new(limits(), &peer(port));
-        let _active = begin(&watch, Version::HTTP_2);
+        watch.speaks_http2();
+        let _active = watch.begin(true, &metrics());
         let (verdict, after) = next(&watch).await;
         assert_eq!(verdict, Verdict::Finish(Reached::ConnectionAge));
         assert!((900..=1000).contains(&after), "{after}");
@@ -126,15 +124,15 @@ async fn an_old_connection_finishes_and_not_all_do_at_once() {
 async fn an_old_http_1_connection_says_so_with_its_next_answer() {
     let metrics = metrics();
     let watch = Watch::new(limits(), &peer(1));
-    let active = begin(&watch, Version::HTTP_11);
+    let active = begin(&watch);
     sleep(second(1000)).await;
     assert!(matches!(watch.verdict(), Verdict::Until(_)), "the request is not cut");
-    let own = || Response::new(ReplyBody::Own(http_body_util::Full::default()));
-    let answer = active.answer(own(), &metrics);
-    assert_eq!(answer.headers()[header::CONNECTION], "close");
+    let mut answer = Response::new(ReplyBody::Own(http_body_util::Full::default()));
     let young = Watch::new(limits(), &peer(1));
-    let answer = begin(&young, Version::HTTP_11).answer(own(), &metrics);
+    begin(&young).note_age(&mut answer, &metrics);
     assert!(answer.headers().is_empty());
+    active.note_age(&mut answer, &metrics);
+    assert_eq!(answer.headers()[header::CONNECTION], "close");
 }
 
 /// An answer whose endpoint says nothing.
