@@ -54,6 +54,15 @@ impl Framing {
 
     /// Takes the next piece off the bytes, as large as it is there.
     pub(crate) fn take(&mut self, unread: &mut Bytes) -> Result<Found, Error> {
+        let found = self.find(unread)?;
+        if unread.is_empty() {
+            // What is empty would otherwise keep what it was a part of.
+            *unread = Bytes::new();
+        }
+        Ok(found)
+    }
+
+    fn find(&mut self, unread: &mut Bytes) -> Result<Found, Error> {
         loop {
             match self {
                 Self::Length(0) | Self::Ended => return Ok(Found::End),
@@ -120,7 +129,8 @@ fn chunk_size(unread: &mut Bytes) -> Result<Option<u64>, Malformed> {
     }
     match httparse::parse_chunk_size(unread) {
         Ok(Status::Complete((len, size))) => {
-            if !ends_lines_plainly(unread.get(..len).unwrap_or_default()) {
+            let plain = ends_lines_plainly(unread.get(..len).unwrap_or_default());
+            if len > SIZE_LINE_BYTES_MAX || !plain {
                 return Err(Malformed::ChunkSize);
             }
             unread.advance(len);

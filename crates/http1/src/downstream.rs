@@ -210,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Downstream<S> {
             return Poll::Ready(());
         }
         while *left > 0 {
-            let read = ready!(room::read(&mut self.stream, context, |bytes| bytes.len()));
+            let read = ready!(room::read(&mut self.stream, context, <[u8]>::len));
             match read {
                 Ok(read @ 1..) => *left = left.saturating_sub(read),
                 Ok(0) | Err(_) => return Poll::Ready(()),

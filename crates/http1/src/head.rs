@@ -52,7 +52,7 @@ pub(crate) fn take(unread: &mut Bytes, method: &Method) -> Result<Option<Head>, 
 pub(crate) fn take_trailers(unread: &mut Bytes) -> Result<Option<HeaderMap>, Error> {
     let mut room = [httparse::EMPTY_HEADER; HEADERS_MAX];
     match httparse::parse_headers(unread, &mut room)? {
-        Status::Complete((len, headers)) => {
+        Status::Complete((len, headers)) if len <= HEAD_BYTES_MAX => {
             let trailers = header_map(headers, unread)?;
             if !ends_lines_plainly(unread.get(..len).unwrap_or_default()) {
                 return Err(httparse::Error::NewLine.into());
@@ -61,7 +61,7 @@ pub(crate) fn take_trailers(unread: &mut Bytes) -> Result<Option<HeaderMap>, Err
             Ok(Some(trailers))
         }
         Status::Partial if unread.len() < HEAD_BYTES_MAX => Ok(None),
-        Status::Partial => Err(Malformed::TrailersTooLong.into()),
+        Status::Complete(_) | Status::Partial => Err(Malformed::TrailersTooLong.into()),
     }
 }
 

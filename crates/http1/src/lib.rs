@@ -38,7 +38,7 @@ pub enum Error {
     #[error("the connection was closed early")]
     Closed,
     /// What the peer sent is no answer.
-    #[error("the answer makes no sense: {0}")]
+    #[error("what came makes no sense: {0}")]
     Malformed(#[from] Malformed),
 }
 

@@ -167,19 +167,19 @@ async fn what_is_no_answer_is_refused() {
             "it switches to another protocol unasked",
         ),
     ] {
-        refused(answer, &format!("the answer makes no sense: {why}")).await;
+        refused(answer, &format!("what came makes no sense: {why}")).await;
     }
     let interims = "HTTP/1.1 103 x\r\n\r\n".repeat(INTERIMS_MAX + 1);
-    refused(&interims, "the answer makes no sense: more than 16 interim answers").await;
+    refused(&interims, "what came makes no sense: more than 16 interim answers").await;
     let chunked = format!("{OK}transfer-encoding: chunked\r\n\r\n");
-    let no_number = "the answer makes no sense: a chunk's length is no number";
+    let no_number = "what came makes no sense: a chunk's length is no number";
     for size in ["zz\r\n", "-1\r\n", "10000000000000000\r\n"] {
         cut(&format!("{chunked}{size}"), "", no_number).await;
     }
     for no_digit in ["\r\n", ";x\r\n", "  \r\n", " 0\r\n"] {
         cut(&format!("{chunked}5\r\nhello\r\n{no_digit}\r\n"), "hello", no_number).await;
     }
-    let longer = "the answer makes no sense: a chunk is longer than it says";
+    let longer = "what came makes no sense: a chunk is longer than it says";
     cut(&format!("{chunked}2\r\nhello\r\n"), "he", longer).await;
 }
 
@@ -191,14 +191,14 @@ async fn what_never_ends_is_given_up() {
     };
     let filler = "x".repeat(head::HEAD_BYTES_MAX);
     let head = refused(format!("{OK}a: {filler}").as_bytes()).await;
-    assert_eq!(head, "the answer makes no sense: its head has more than 65536 bytes");
+    assert_eq!(head, "what came makes no sense: its head has more than 65536 bytes");
     let headers = refused(format!("{OK}{}\r\n", "a: b\r\n".repeat(101)).as_bytes()).await;
-    assert_eq!(headers, "the answer makes no sense: too many headers");
+    assert_eq!(headers, "what came makes no sense: too many headers");
     let chunked = format!("{OK}transfer-encoding: chunked\r\n\r\n");
     let line = refused(format!("{chunked}1;{filler}").as_bytes()).await;
-    assert_eq!(line, "the answer makes no sense: a chunk's length is no number");
+    assert_eq!(line, "what came makes no sense: a chunk's length is no number");
     let trailers = refused(format!("{chunked}0\r\na: {filler}").as_bytes()).await;
-    assert_eq!(trailers, "the answer makes no sense: its trailers have more than 65536 bytes");
+    assert_eq!(trailers, "what came makes no sense: its trailers have more than 65536 bytes");
 }
 
 /// A connection, and the server at its other end.

@@ -16,7 +16,7 @@ use super::Downstream;
 
 /// A piece up to here is copied behind what goes before it: cheaper than to write from several
 /// places. So much at most is taken of a body before what came before is written.
-const COPIED_BYTES_MAX: usize = 4 * 1024;
+pub(super) const COPIED_BYTES_MAX: usize = 4 * 1024;
 /// What a thread keeps to write from.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 
@@ -98,6 +98,11 @@ impl<B> Answer<B> {
     pub fn new(response: Response<B>, date: fn(&mut Vec<u8>)) -> Self {
         let (head, body) = response.into_parts();
         Self { head: Some(head), body, date, coding: Coding::Bodiless, stage: Stage::Open }
+    }
+
+    #[cfg(test)]
+    pub(super) fn body(&self) -> &B {
+        &self.body
     }
 }
 

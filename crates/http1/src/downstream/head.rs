@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri, Version, header, request::Parts};
 use httparse::{Header, Status};
 
@@ -68,7 +68,8 @@ pub(super) fn take(unread: &mut Bytes, limits: HeadLimits) -> Result<Option<Head
     let Some((parts, len)) = parsed.filter(|(_, len)| *len <= limits.bytes_max) else {
         return if unread.len() > limits.bytes_max { Err(BadHead::TooLarge) } else { Ok(None) };
     };
-    unread.advance(len);
+    // Of what is empty then, nothing is kept.
+    drop(unread.split_to(len));
     Ok(Some(follow(parts)?))
 }
 

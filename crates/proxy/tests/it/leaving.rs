@@ -59,6 +59,24 @@ async fn while_a_plain_answer_is_made() {
 }
 
 #[tokio::test]
+async fn behind_another_request() {
+    for stream in [false, true] {
+        let (server, setting) = slow().await;
+        let mut wire = setting.wire().await;
+        wire.send(&post("/v1/completions", &completion(stream, MANY))).await;
+        soon("the request at work", server.handle().until(|h| h.live() == 1)).await;
+        wire.send(&post("/v1/completions", &completion(stream, 1))).await;
+        // All on one thread: when this is answered, what came before it has been read.
+        setting.check_serves().await;
+        drop(wire);
+        gone_from(server.handle()).await;
+        until("both records", || setting.records().len() == 2).await;
+        check_left(&setting.records()[1]);
+        assert_eq!(server.handle().requests(), 1, "the next was not begun");
+    }
+}
+
+#[tokio::test]
 async fn with_a_reset_instead_of_an_end() {
     let (server, setting) = slow().await;
     let mut wire = setting.wire().await;

@@ -1,7 +1,7 @@
 //! Limits of client connections: each ends in a clear answer where there is somebody to read it,
 //! and in a count.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use openai::{ErrorShape, error_body};
 use picker::Finish;
 use proxy::Limits;
-use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet};
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::Notify, task::JoinSet};
 
 use crate::{
     fake::{Fake, LAST_CHUNK, STREAM_HEAD, TOKEN, chunk},
@@ -44,11 +44,13 @@ async fn check_unread(bytes: &[u8], code: u16, reason: &'static str) {
     assert_eq!((reply.code, reply.ended), (code, Ended::Clean), "{shown}: {reply:?}");
     assert_eq!(reply.header("x-tokenweir-reason"), Some(reason), "{shown}");
     assert_eq!(reply.header("connection"), Some("close"), "{shown}");
+    let request_id = reply.header("x-request-id").map(str::to_owned);
     let message = reply.json()["error"]["message"].as_str().expect("a message").to_owned();
     assert_eq!(reply.body, error_body(ErrorShape::OpenAi, code, &message), "{shown}");
     let record = setting.record(1).await;
     assert_eq!(record.finish, Some(Finish::Refused(reason)), "{shown}");
     assert_eq!((record.response_code, record.method.as_str()), (code, "-"), "{shown}");
+    assert_eq!(request_id, Some(record.request_id), "{shown}");
     assert_eq!(setting.metric("tokenweir_refusals_total", &[reason]), 1, "{shown}");
     assert_eq!(server.handle().requests(), 0, "{shown}");
     setting.check_serves().await;
@@ -86,6 +88,71 @@ async fn an_endpoints_own_bare_refusal_passes_as_it_is() {
             assert!(code.starts_with(&reply.code.to_string()));
         }
     }
+}
+
+#[tokio::test]
+async fn a_body_that_looks_like_a_refusal_passes_as_it_is() {
+    let body = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+    let passed = Arc::new(Notify::new());
+    let head_passed = Arc::clone(&passed);
+    let fake = Fake::start(move |mut conn| {
+        let (head, head_passed) = (head.clone(), Arc::clone(&head_passed));
+        async move {
+            conn.request().await;
+            conn.send(&head).await;
+            head_passed.notified().await;
+            conn.send(body).await;
+        }
+    })
+    .await;
+    let setting = Setup::new(&[fake.addr]).start();
+    let mut wire = setting.wire().await;
+    wire.send(&get("/v1/models")).await;
+    wire.so_far(|reply| reply.code == 200).await;
+    passed.notify_one();
+    assert_eq!(wire.answer().await.text(), body);
+}
+
+#[tokio::test]
+async fn a_first_byte_alone_says_nothing_yet() {
+    let (_server, setting) = Setting::with_sim().await;
+    for (rest, code) in [("/v1/completions", 200), ("HTTP/9.9\r\n\r\n", 400)] {
+        let request = post(rest, &completion(false, 1));
+        let mut wire = setting.wire().await;
+        wire.send(&request[..1]).await;
+        // All on one thread: when this is answered, what came before it has been read.
+        setting.check_serves().await;
+        wire.send(&request[1..]).await;
+        let reply = wire.answer().await;
+        assert_eq!(reply.code, code);
+        let reason = (code == 400).then_some("malformed_head");
+        assert_eq!(reply.header("x-tokenweir-reason"), reason);
+    }
+}
+
+/// A large body, of which nothing is read, and all that the client hears when it has sent it.
+async fn heard_after(bytes: &[u8], setting: &Setting) -> Vec<u8> {
+    let mut wire = setting.wire().await;
+    wire.send(bytes).await;
+    let mut stream = wire.into_stream();
+    let mut heard = Vec::new();
+    soon("an end", stream.read_to_end(&mut heard)).await.expect("no reset");
+    heard
+}
+
+#[tokio::test]
+async fn a_client_that_sends_on_hears_why_it_is_refused() {
+    let server = fast_sim().await;
+    let setting =
+        Setup::new(&[server.addr()]).pool(|pool| pool.delivery.body_bytes_max = 1000).start();
+    // More than the buffers of two sockets hold.
+    let large = "x".repeat(12 << 20);
+    let said = heard_after(&post("/v1/completions", &large), &setting).await;
+    assert!(said.starts_with(b"HTTP/1.1 413 "), "{:?}", String::from_utf8_lossy(&said));
+    let head = "POST /v1/completions HTTP/9.9\r\n\r\n";
+    let said = heard_after(format!("{head}{large}").as_bytes(), &setting).await;
+    assert!(said.starts_with(b"HTTP/1.1 400 "), "{:?}", String::from_utf8_lossy(&said));
 }
 
 #[tokio::test]

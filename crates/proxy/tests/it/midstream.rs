@@ -5,10 +5,11 @@ use std::time::Duration;
 use picker::Finish;
 use serde_json::Value;
 use sim::Fault;
+use tokio::io::AsyncReadExt;
 
 use crate::{
     fake::{Fake, LAST_CHUNK, STREAM_HEAD, TOKEN, chunk, json_answer},
-    setting::{DEADLINE, Setting, Setup, completion, fast_sim},
+    setting::{DEADLINE, Setting, Setup, completion, fast_sim, soon},
     wire::{Ended, Reply, post},
 };
 
@@ -127,6 +128,26 @@ async fn a_plain_answer_that_breaks_off_ends_uncleanly() {
     assert_eq!((reply.code, reply.ended), (200, Ended::Cut));
     assert!(cut.ends_with(&reply.text()));
     check_gone(&setting, Finish::EndpointGone, "UC").await;
+}
+
+#[tokio::test]
+async fn a_client_that_knows_no_chunks_sees_a_cut_by_a_reset() {
+    let plain = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    for head in [STREAM_HEAD, plain] {
+        let fake = Fake::answering_and_closing(format!("{head}{}", chunk(TOKEN))).await;
+        let setting = Setup::new(&[fake.addr]).start();
+        let request = post("/v1/completions", &completion(head == STREAM_HEAD, 9));
+        let request = String::from_utf8(request).expect("text").replace("HTTP/1.1", "HTTP/1.0");
+        let mut wire = setting.wire().await;
+        wire.send(request.as_bytes()).await;
+        let mut stream = wire.into_stream();
+        let mut said = Vec::new();
+        let error = soon("an end", stream.read_to_end(&mut said)).await.expect_err("no clean end");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.starts_with("HTTP/1.0 200 OK\r\n") && said.contains(TOKEN), "{said}");
+        check_gone(&setting, Finish::EndpointGone, "UC").await;
+    }
 }
 
 #[tokio::test]
