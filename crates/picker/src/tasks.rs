@@ -4,8 +4,12 @@ use std::{
     any::Any,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    task::Poll,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
 };
 
 use prometheus::IntCounter;
@@ -19,7 +23,7 @@ use tokio_util::{
 #[derive(Clone, Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
-    stop: CancellationToken,
+    stop: Signal,
     cutoff: Cutoff,
     panics: IntCounter,
 }
@@ -27,8 +31,8 @@ pub struct Tasks {
 impl Tasks {
     /// `panics` counts tasks that ended in a panic, each of which is a bug.
     pub fn new(panics: IntCounter) -> Self {
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        Self { tracker, stop, cutoff: Cutoff::default(), panics }
+        let tracker = TaskTracker::new();
+        Self { tracker, stop: Signal::default(), cutoff: Cutoff::default(), panics }
     }
 
     /// Starts a task. A panic in it ends this task alone; it is logged and counted.
@@ -45,9 +49,15 @@ impl Tasks {
     ) {
         let panics = self.panics.clone();
         // Each layer around a future has room for it twice: before and while it is polled. A box has it once.
-        let future = Box::pin(future);
+        let mut future = Box::pin(future);
+        let mut over = self.cutoff.0.heard();
+        let woken = poll_fn(move |context| {
+            // It looks at the cutoff itself; it only has to be polled.
+            let _ = Pin::new(&mut over).poll(context);
+            future.as_mut().poll(context)
+        });
         runtime.spawn(self.tracker.track_future(async move {
-            if let Err(panic) = contain(future).await {
+            if let Err(panic) = contain(woken).await {
                 panics.inc();
                 tracing::error!(task = name, %panic, "task panicked: a bug");
             }
@@ -56,23 +66,22 @@ impl Tasks {
 
     /// Resolves once [`Tasks::stop`] was called. Dropping it loses nothing.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
-        // A token of its own: waiting on the shared one would take one lock for all tasks whenever
-        // any of them is polled.
-        self.stop.child_token().cancelled_owned()
+        self.stop.heard()
     }
 
     /// Asks every task that waits for [`Tasks::stopping`] to end.
     pub fn stop(&self) {
-        self.stop.cancel();
+        self.stop.give();
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
+        self.stop.is_given()
     }
 
-    /// Breaks off what has not finished since [`Tasks::stop`], as far as it watches the [`Cutoff`].
+    /// Breaks off what has not finished since [`Tasks::stop`], as far as it looks at the [`Cutoff`]:
+    /// every task is polled once more.
     pub fn cut(&self) {
-        self.cutoff.0.cancel();
+        self.cutoff.0.give();
     }
 
     pub fn cutoff(&self) -> &Cutoff {
@@ -93,22 +102,59 @@ impl Tasks {
 
 /// The end of all patience: [`Tasks::cut`]. All clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Cutoff(CancellationToken);
+pub struct Cutoff(Signal);
 
 impl Cutoff {
-    /// The same for another thread: all that wait for one of them share a lock.
-    #[must_use]
-    pub fn beside(&self) -> Self {
-        Self(self.0.child_token())
-    }
-
+    /// Costs next to nothing. A task need not wait for it: it is polled when it is over.
     pub fn is_over(&self) -> bool {
-        self.0.is_cancelled()
+        self.0.is_given()
+    }
+}
+
+/// Something said once, to many. All clones are one.
+#[derive(Clone, Debug, Default)]
+struct Signal {
+    given: Arc<AtomicBool>,
+    /// Wakes those that wait. To look at it takes a lock.
+    token: CancellationToken,
+}
+
+impl Signal {
+    fn give(&self) {
+        self.given.store(true, Ordering::Release);
+        self.token.cancel();
     }
 
-    /// Resolves when it is over. Dropping it loses nothing.
-    pub fn over(&self) -> WaitForCancellationFutureOwned {
-        self.0.clone().cancelled_owned()
+    fn is_given(&self) -> bool {
+        self.given.load(Ordering::Acquire)
+    }
+
+    fn heard(&self) -> Heard {
+        let woken = Box::pin(self.token.clone().cancelled_owned());
+        Heard { given: Arc::clone(&self.given), woken, wakes: None }
+    }
+}
+
+/// Resolves once the signal was given. To be polled again by the same task costs next to nothing.
+struct Heard {
+    given: Arc<AtomicBool>,
+    woken: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whom it wakes.
+    wakes: Option<Waker>,
+}
+
+impl Future for Heard {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.given.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        if self.wakes.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            return Poll::Pending;
+        }
+        self.wakes = Some(context.waker().clone());
+        self.woken.as_mut().poll(context)
     }
 }
 

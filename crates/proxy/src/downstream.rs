@@ -20,9 +20,9 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use picker::{Metrics, Tasks};
 use scheduling::hash_bytes;
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::time::{Duration, Instant};
 
-use crate::{Limits, head::Peer, relay::Cut, reply::ReplyBody};
+use crate::{Limits, alarm::Alarm, head::Peer, relay::Cut, reply::ReplyBody};
 
 mod stream;
 
@@ -241,7 +241,7 @@ pub(crate) async fn keep<C: Future>(
     let mut connection = pin!(connection);
     let mut stopping = pin!(stopping);
     let mut stopped = false;
-    let mut alarm = pin!(sleep_until(watch.old_at));
+    let mut alarm = Alarm::at(watch.old_at);
     poll_fn(|context| {
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
@@ -253,16 +253,19 @@ pub(crate) async fn keep<C: Future>(
                 watch.finishing();
                 continue;
             }
-            if !watch.news.swap(false, Ordering::Relaxed) {
-                ready!(alarm.as_mut().poll(context));
+            if watch.news.load(Ordering::Relaxed) {
+                // Whatever becomes news from here on is in the verdict.
+                watch.news.store(false, Ordering::Relaxed);
+            } else {
+                ready!(alarm.poll(context));
             }
             match watch.verdict() {
                 // A timer is moved only to ring earlier, or when it has rung.
                 Verdict::Until(next) => {
-                    if next < alarm.deadline() || alarm.is_elapsed() {
-                        alarm.as_mut().reset(next);
+                    if next < alarm.time() || alarm.has_rung() {
+                        alarm.set(next);
                     }
-                    ready!(alarm.as_mut().poll(context));
+                    ready!(alarm.poll(context));
                     watch.news.store(true, Ordering::Relaxed);
                 }
                 Verdict::Finish(reached) => {
@@ -384,20 +387,20 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams
 async fn until_stuck(stream: impl Future<Output = ()>, timeout: Duration) -> bool {
     let turn = Arc::new(Turn::default());
     let mut stream = pin!(TURN.scope(Arc::clone(&turn), stream));
-    let mut alarm = pin!(sleep(timeout));
+    let mut alarm = Alarm::at(Instant::now() + timeout);
     let mut before = 0;
     poll_fn(|context| {
         loop {
             if stream.as_mut().poll(context).is_ready() {
                 return Poll::Ready(true);
             }
-            ready!(alarm.as_mut().poll(context));
+            ready!(alarm.poll(context));
             let asked = turn.asked.load(Ordering::Relaxed);
             if turn.clients.load(Ordering::Relaxed) && asked == before {
                 return Poll::Ready(false);
             }
             before = asked;
-            alarm.as_mut().reset(Instant::now() + timeout);
+            alarm.set(Instant::now() + timeout);
         }
     })
     .await

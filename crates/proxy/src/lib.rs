@@ -7,6 +7,7 @@
 //! (`openai`), configuration files.
 
 mod access_log;
+mod alarm;
 mod carriers;
 mod client;
 mod connections;

@@ -14,10 +14,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use openai::{Answer, AnswerReader, ErrorShape, Operation, StreamReader, error_event};
 use picker::{Assignment, Cutoff, Finish};
-use tokio::time::{Duration, Instant, Sleep, sleep, sleep_until};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio::time::{Duration, Instant, Sleep, sleep};
 
-use crate::connections::{AnswerBody, Broken};
+use crate::{
+    alarm::Alarm,
+    connections::{AnswerBody, Broken},
+};
 
 /// How long the notice that a stream was cut may take to leave, before the connection is broken
 /// off behind it.
@@ -137,9 +139,7 @@ pub(crate) struct Relay {
     patience: Patience,
     heard: Instant,
     /// Set when something is first waited for: most answers are whole before.
-    alarm: Option<Pin<Box<Sleep>>>,
-    /// Likewise.
-    over: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    alarm: Option<Alarm>,
     shape: ErrorShape,
     /// Bytes passed on so far end at an event's end.
     at_event_end: bool,
@@ -168,7 +168,6 @@ impl Relay {
         let heard = Instant::now();
         let mut relay = Self {
             alarm: None,
-            over: None,
             opening,
             assignment,
             patience,
@@ -264,18 +263,17 @@ impl Relay {
 
     /// The alarm is set anew only when it rings: a chunk costs no timer.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let over = self.over.get_or_insert_with(|| Box::pin(self.patience.cutoff.over()));
-        if over.as_mut().poll(context).is_ready() {
+        if self.patience.cutoff.is_over() {
             self.cut(Finish::Draining, 503, "the gateway stopped mid-answer");
             return Poll::Ready(());
         }
         let first = self.patience.next(self.heard);
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(first)));
+        let alarm = self.alarm.get_or_insert_with(|| Alarm::at(first));
         loop {
-            ready!(alarm.as_mut().poll(context));
+            ready!(alarm.poll(context));
             let (next, now) = (self.patience.next(self.heard), Instant::now());
             if now < next {
-                alarm.as_mut().reset(next);
+                alarm.set(next);
                 continue;
             }
             if self.patience.deadline.is_some_and(|deadline| deadline <= now) {

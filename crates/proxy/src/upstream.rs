@@ -5,9 +5,10 @@
 
 use std::{
     collections::VecDeque,
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -57,11 +58,13 @@ impl Until<'_> {
     /// The future's output, unless it takes too long.
     pub(crate) async fn get<F: Future>(&self, future: Pin<&mut F>) -> Result<F::Output, Refusal> {
         let late = || Refusal::RouteTimeout(self.timeout.unwrap_or_default());
-        tokio::select! {
-            biased;
-            output = by(self.deadline, future) => output.ok_or_else(late),
-            () = self.cutoff.over() => Err(Refusal::Draining),
-        }
+        let mut output = pin!(by(self.deadline, future));
+        poll_fn(|context| match output.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(output.ok_or_else(late)),
+            Poll::Pending if self.cutoff.is_over() => Poll::Ready(Err(Refusal::Draining)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 }
 
@@ -98,13 +101,13 @@ pub(crate) struct Upstream {
 impl Upstream {
     pub(crate) fn new(options: ProxyOptions, background: &Tasks, cutoff: &Cutoff) -> Self {
         let connections = Connections::new(options.limits, background);
-        Self { connections, options, cutoff: cutoff.beside() }
+        Self { connections, options, cutoff: cutoff.clone() }
     }
 
     /// One of so many, each with connections of its own.
     pub(crate) fn beside(&self, threads: usize) -> Self {
-        let (connections, cutoff) = (self.connections.beside(threads), self.cutoff.beside());
-        Self { connections, options: self.options, cutoff }
+        let connections = self.connections.beside(threads);
+        Self { connections, options: self.options, cutoff: self.cutoff.clone() }
     }
 
     /// From now on, with so much time for the whole answer.

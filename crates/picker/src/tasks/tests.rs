@@ -86,22 +86,32 @@ async fn who_asks_after_the_stop_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cutoff_reaches_those_who_wait_for_it_and_those_who_ask_later() {
+async fn the_cutoff_wakes_every_task_and_those_that_begin_later_see_it() {
     let (tasks, _) = tasks();
-    let beside = tasks.cutoff().beside();
-    for cutoff in [tasks.cutoff(), &beside] {
-        let over = cutoff.over();
-        tasks.spawn("subject", over);
+    let until_over = || {
+        let cutoff = tasks.cutoff().clone();
+        poll_fn(move |_| if cutoff.is_over() { Poll::Ready(()) } else { Poll::Pending })
+    };
+    for _ in 0..2 {
+        tasks.spawn("subject", until_over());
     }
     tasks.stop();
     assert!(timeout(Duration::from_mins(1), tasks.ended()).await.is_err(), "a stop cuts nothing");
-    assert_eq!((tasks.running(), beside.is_over()), (2, false));
+    assert_eq!((tasks.running(), tasks.cutoff().is_over()), (2, false));
     tasks.clone().cut();
+    tasks.spawn("later", until_over());
     tasks.ended().await;
-    for cutoff in [tasks.cutoff(), &beside, &beside.beside()] {
-        assert!(cutoff.is_over());
-        cutoff.over().await;
-    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_elsewhere_than_before_is_woken_there() {
+    let (tasks, _) = tasks();
+    let mut stopping = Box::pin(tasks.stopping());
+    assert!(poll_fn(|context| Poll::Ready(stopping.as_mut().poll(context))).await.is_pending());
+    tasks.spawn("subject", stopping);
+    tokio::task::yield_now().await;
+    tasks.stop();
+    tasks.ended().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 use std::net::SocketAddr;
 
+use tokio::time::{sleep, sleep_until};
+
 use super::*;
 
 fn second(n: u64) -> Duration {
