@@ -1,16 +1,19 @@
-//! The way to an endpoint: HTTP/1.1 as a client speaks it, over a connection that has no task of its
-//! own and keeps no memory while nothing comes.
+//! HTTP/1.1 as a gateway speaks it, towards endpoints and with clients, over connections that have no
+//! task of their own and keep no memory while nothing comes.
 //!
-//! A gateway holds a connection to an endpoint for every answer under way, and scrapes thousands of
-//! endpoints once a second. What a connection keeps for itself is paid that often; see
-//! [ADR 15](../../../docs/adr/0015-http1-to-endpoints.md).
+//! A gateway holds two connections for every answer under way, and scrapes thousands of endpoints once
+//! a second. What a connection keeps for itself is paid that often; see
+//! [ADR 15](../../../docs/adr/0015-http1-to-endpoints.md) and
+//! [ADR 16](../../../docs/adr/0016-http1-from-clients.md).
 //!
-//! - `connection`: [`Connection`], one request and its answer at a time
+//! - `connection`: [`Connection`], to an endpoint: one request and its answer at a time
+//! - `downstream`: [`Downstream`], from a client: likewise
 //! - `head`: an answer's head, and what it says of the body to come
 //! - `body`: where a body's pieces and its end are in what was read
+//! - `room`: where all of a thread read to
 //!
-//! Requests are written as they are: whoever sends one has made its head. Nothing here waits for
-//! longer than its caller does, and nothing retries.
+//! Requests to endpoints are written as they are: whoever sends one has made its head. Nothing here
+//! waits for longer than its caller does, and nothing retries.
 
 mod body;
 mod connection;
@@ -23,7 +26,7 @@ pub use downstream::{Answer, BadHead, Downstream, HeadLimits, Unfinished};
 
 use std::io;
 
-/// Why there is no answer, or no more of it. The connection is then fit for nothing.
+/// Why there is no answer, or no more of a body. The connection is then fit for nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The peer has closed the connection before any byte of the request was sent.
@@ -37,12 +40,12 @@ pub enum Error {
     /// The peer closed the connection before it had said all.
     #[error("the connection was closed early")]
     Closed,
-    /// What the peer sent is no answer.
+    /// What the peer sent is no answer, or no body.
     #[error("what came makes no sense: {0}")]
     Malformed(#[from] Malformed),
 }
 
-/// What is wrong with an answer.
+/// What is wrong with a message.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
     #[error(transparent)]

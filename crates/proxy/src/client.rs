@@ -4,7 +4,11 @@
 //! - `http2`: hyper's HTTP/2
 //! - `body`: a request's body, over either
 
-use std::{future::poll_fn, pin::Pin, sync::Arc};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use http1::{Downstream, HeadLimits};
 use parking_lot::Mutex;
@@ -39,7 +43,7 @@ const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// How long a client may take to hear an answer that it did not wait for, and to stop sending.
 const LINGER: Duration = Duration::from_secs(2);
 /// What of it is read meanwhile.
-const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How an HTTP/2 connection begins.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -62,7 +66,8 @@ pub(crate) async fn serve(
     let http1 = Http1 { proxy: &proxy, client: &client, watch: &watch, peer };
     let finish = |_: Pin<&mut _>| client.lock().finish();
     let stopping = proxy.connections().stopping();
-    match keep(http1.serve(), finish, &watch, stopping, &metrics).await {
+    let ended = keep(pin!(http1.serve()), finish, &watch, stopping, &metrics).await;
+    match ended {
         Some(Ended::Answered) => linger(&client).await,
         Some(Ended::Broken) => {}
         Some(Ended::Http2) => {

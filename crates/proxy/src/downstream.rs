@@ -162,7 +162,10 @@ impl Watch {
         state.requests -= 1;
         if state.requests == 0 {
             state.idle_since = Instant::now();
-            self.news.store(true, Ordering::Relaxed);
+            if state.finishing_since.is_some() {
+                self.news.store(true, Ordering::Relaxed);
+            }
+            // Else what is due next is due after the idle time, and it is looked at again before.
         }
     }
 
@@ -229,16 +232,15 @@ fn jittered(time: Duration, peer: &Peer) -> Duration {
 }
 
 /// Runs a connection until it ends by itself, or until a limit ends it, which gives `None`.
-/// `finish` lets it finish what it has, which `stopping` asks for. Dropping the future cuts the
-/// connection.
+/// `finish` lets it finish what it has, which `stopping` asks for. Dropping the future leaves the
+/// connection where it is.
 pub(crate) async fn keep<C: Future>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     finish: impl Fn(Pin<&mut C>),
     watch: &Watch,
     stopping: impl Future<Output = ()>,
     metrics: &Metrics,
 ) -> Option<C::Output> {
-    let mut connection = pin!(connection);
     let mut stopping = pin!(stopping);
     let mut stopped = false;
     let mut alarm = Alarm::at(watch.old_at);

@@ -93,9 +93,6 @@ impl Head {
         if !self.names_host() {
             return Err(Refusal::InvalidHost);
         }
-        if !is_framed_plainly(headers) {
-            return Err(Refusal::MalformedHead);
-        }
         if self.parts.method == Method::CONNECT {
             // A tunnel is no inference request, whatever its route.
             let host = self.host.clone();
@@ -203,14 +200,6 @@ impl RouteQuery for Head {
     fn header(&self, name: &str) -> Option<&str> {
         self.parts.headers.get(name)?.to_str().ok()
     }
-}
-
-/// Whether a body's encoding on the way, if it has one, is the one that everybody reads alike.
-fn is_framed_plainly(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let plain =
-        codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    plain && codings.next().is_none()
 }
 
 /// A URI may go from its host to its query: its path is `/` then. HTTP/2 sends paths alone, and none is without one.

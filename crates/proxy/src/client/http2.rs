@@ -1,6 +1,12 @@
 //! HTTP/2 from clients, which is hyper's.
 
-use std::{convert::Infallible, error::Error, fmt, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    error::Error,
+    fmt,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -42,7 +48,7 @@ pub(super) async fn serve(proxy: &Proxy, stream: ClientStream, peer: Peer, watch
     let connection = builder(proxy).serve_connection(TokioIo::new(stream), service);
     let finish = |connection: Pin<&mut http2::Connection<_, _, _>>| connection.graceful_shutdown();
     let stopping = proxy.connections().stopping();
-    if let Some(Err(error)) = keep(connection, finish, watch, stopping, &metrics).await {
+    if let Some(Err(error)) = keep(pin!(connection), finish, watch, stopping, &metrics).await {
         tracing::debug!(error = %DebugChain(&error), remote = %peer.remote, "connection ended");
         if breaks_protocol(&error) {
             metrics.connections.with_label_values(&["protocol_error"]).inc();

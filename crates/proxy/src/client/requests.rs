@@ -2,8 +2,9 @@
 
 use std::{
     future::poll_fn,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use http::{Request, Response, request::Parts};
@@ -80,24 +81,29 @@ impl Http1<'_> {
     }
 
     /// Nothing if the client leaves before: the request is then dropped where it is.
-    async fn while_there<F: Future + Unpin>(&self, mut serving: F) -> Option<F::Output> {
-        poll_fn(|context| match std::pin::Pin::new(&mut serving).poll(context) {
+    fn while_there<F: Future + Unpin>(
+        &self,
+        mut serving: F,
+    ) -> impl Future<Output = Option<F::Output>> {
+        poll_fn(move |context| match Pin::new(&mut serving).poll(context) {
             Poll::Ready(response) => Poll::Ready(Some(response)),
             Poll::Pending => self.client.lock().poll_left(context).map(|()| None),
         })
-        .await
     }
 
     /// Writes an answer; false if it did not come to its end.
-    async fn answer(&self, response: Response<ReplyBody>) -> bool {
+    fn answer(&self, response: Response<ReplyBody>) -> impl Future<Output = bool> {
         let mut answer = Answer::new(response, date);
-        let written = poll_fn(|context| self.client.lock().poll_answer(context, &mut answer)).await;
-        if written == Err(Unfinished::Cut { unseen: true })
-            && let Err(error) = self.client.lock().stream().abort_on_close()
-        {
-            tracing::debug!(%error, "a cut answer may pass for a whole one");
-        }
-        written.is_ok()
+        poll_fn(move |context| {
+            let mut client = self.client.lock();
+            let written = ready!(client.poll_answer(context, &mut answer));
+            if written == Err(Unfinished::Cut { unseen: true })
+                && let Err(error) = client.stream().abort_on_close()
+            {
+                tracing::debug!(%error, "a cut answer may pass for a whole one");
+            }
+            Poll::Ready(written.is_ok())
+        })
     }
 
     /// Answers a head that did not come in time, if one has begun; false if it could not be told.
