@@ -326,15 +326,41 @@ fn special(rest: &[u8]) -> usize {
     start + words.or_else(|| Some(tail + last()?)).unwrap_or(near.len())
 }
 
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Bytes of a word that are below the bound, each by its high bit. Those after the first may be wrong.
+fn below(word: u64, bound: u8) -> u64 {
+    const HIGHS: u64 = ONES << 7;
+    word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGHS
+}
+
 /// The lowest bit that is set is the high bit of the first such byte of a word.
 fn special_bits(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    // Bytes after the first that is below may be marked wrongly.
-    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word & HIGHS;
-    let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-    let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-    quote | backslash | below(word, u64::from(b' '))
+    stop_bits(word) | below(word, b' ')
+}
+
+/// Likewise for a quote or a backslash.
+fn stop_bits(word: u64) -> u64 {
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    is(b'"') | is(b'\\')
+}
+
+/// Bytes looked at word by word before a vector search begins, which is slow to start: most strings
+/// that are not a model's text are shorter.
+const NEAR_WORDS: usize = 4;
+
+/// Where a string ends or has an escape.
+pub(crate) fn string_stop(rest: &[u8]) -> Option<usize> {
+    let (words, _) = rest.as_chunks::<8>();
+    let words = &words[..words.len().min(NEAR_WORDS)];
+    for (index, word) in words.iter().enumerate() {
+        let bits = stop_bits(u64::from_le_bytes(*word));
+        if bits != 0 {
+            return Some(index * 8 + bits.trailing_zeros() as usize / 8);
+        }
+    }
+    let far = &rest[words.len() * 8..];
+    Some(words.len() * 8 + memchr::memchr2(b'"', b'\\', far)?)
 }
 
 /// Which of the open containers are objects, one bit each.

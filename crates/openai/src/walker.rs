@@ -2,7 +2,7 @@
 //! meets, as far as somebody wants them. Whether the text is right is the client's business; this
 //! reader only must never take a field for another, however the text is cut.
 
-use memchr::memchr2;
+use crate::json::string_stop;
 
 /// Containers deep enough to hold every field that is read.
 const LEVELS: usize = 4;
@@ -255,19 +255,6 @@ impl Walker {
         }
         extend(&mut self.token, bytes);
     }
-}
-
-/// Bytes looked at one by one before a vector search begins, which is slow to start: most keys are shorter.
-const NEAR_BYTES: usize = 16;
-
-/// Where a string ends or has an escape.
-fn string_stop(piece: &[u8]) -> Option<usize> {
-    let near = &piece[..piece.len().min(NEAR_BYTES)];
-    let stops = |byte: &u8| matches!(byte, b'"' | b'\\');
-    near.iter().position(stops).or_else(|| {
-        let far = memchr2(b'"', b'\\', &piece[near.len()..])?;
-        Some(near.len() + far)
-    })
 }
 
 /// A string or literal whose end has come, of which the beginning may have been kept.
