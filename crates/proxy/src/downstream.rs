@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Wake, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -244,19 +244,27 @@ pub(crate) async fn keep<C: Future>(
     let mut stopping = pin!(stopping);
     let mut stopped = false;
     let mut alarm = pin!(sleep_until(watch.old_at));
+    let bell = Arc::new(Bell::default());
+    let waker = Waker::from(Arc::clone(&bell));
     poll_fn(|context| {
+        bell.wakes(context.waker());
+        let mut bells = Context::from_waker(&waker);
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 return Poll::Ready(Some(ended));
             }
-            if !stopped && stopping.as_mut().poll(context).is_ready() {
+            let rung = bell.rung();
+            if rung && !stopped && stopping.as_mut().poll(&mut bells).is_ready() {
                 stopped = true;
                 finish(connection.as_mut());
                 watch.finishing();
                 continue;
             }
             if !watch.news.swap(false, Ordering::Relaxed) {
-                ready!(alarm.as_mut().poll(context));
+                if !rung {
+                    return Poll::Pending;
+                }
+                ready!(alarm.as_mut().poll(&mut bells));
             }
             match watch.verdict() {
                 // A timer is moved only to ring earlier, or when it has rung.
@@ -264,7 +272,7 @@ pub(crate) async fn keep<C: Future>(
                     if next < alarm.deadline() || alarm.is_elapsed() {
                         alarm.as_mut().reset(next);
                     }
-                    ready!(alarm.as_mut().poll(context));
+                    ready!(alarm.as_mut().poll(&mut bells));
                     watch.news.store(true, Ordering::Relaxed);
                 }
                 Verdict::Finish(reached) => {
@@ -281,6 +289,39 @@ pub(crate) async fn keep<C: Future>(
         }
     })
     .await
+}
+
+/// What wakes a connection beside the connection itself. What rings it is asked only when it has rung:
+/// most often a connection is woken by its own doings.
+#[derive(Debug)]
+struct Bell {
+    rung: AtomicBool,
+    wakes: Mutex<Waker>,
+}
+
+impl Default for Bell {
+    /// It has rung: nobody was asked yet.
+    fn default() -> Self {
+        Self { rung: AtomicBool::new(true), wakes: Mutex::new(Waker::noop().clone()) }
+    }
+}
+
+impl Bell {
+    fn wakes(&self, waker: &Waker) {
+        self.wakes.lock().clone_from(waker);
+    }
+
+    /// Whether it has rung since it was asked last.
+    fn rung(&self) -> bool {
+        self.rung.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.wakes.lock().wake_by_ref();
+    }
 }
 
 /// A request at work, to the end of its answer.
