@@ -96,7 +96,8 @@ fn follow(response: &mut Response<()>, method: &Method) -> Result<(Framing, bool
         // Who sends both lengths may mean to deceive somebody on the way.
         persists &= headers.remove(header::CONTENT_LENGTH).is_none();
     }
-    let length = length(headers)?;
+    // An answer may have been put together on its way.
+    let length = length(headers, true)?;
     if let Some(length) = length {
         // Once, though it may have been sent as a list.
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -135,11 +136,12 @@ pub(crate) fn is_chunked(headers: &HeaderMap) -> Result<bool, Malformed> {
     if plainly && codings.next().is_none() { Ok(true) } else { Err(Malformed::Coding) }
 }
 
-/// The one length all say.
-pub(crate) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+/// The one length all say: each for itself, or in a list, should that be allowed.
+pub(crate) fn length(headers: &HeaderMap, in_list: bool) -> Result<Option<u64>, Malformed> {
     let mut length = None;
     let values = headers.get_all(header::CONTENT_LENGTH).iter();
-    for said in values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
+    let parts = |byte: &u8| in_list && *byte == b',';
+    for said in values.flat_map(|value| value.as_bytes().split(parts)) {
         let said = said.trim_ascii();
         let digits = said.iter().all(u8::is_ascii_digit);
         let said = std::str::from_utf8(said).ok().filter(|_| digits);

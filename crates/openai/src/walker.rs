@@ -45,33 +45,38 @@ pub(crate) enum Step {
 }
 
 impl Step {
+    /// By its length first: most keys are nobody's, which is then soon seen.
     fn named(name: &[u8]) -> Step {
-        match name {
-            b"cached_tokens" => Step::CachedTokens,
-            b"cache_read_input_tokens" => Step::CacheReadInputTokens,
-            b"choices" => Step::Choices,
-            b"code" => Step::Code,
-            b"completion_tokens" => Step::CompletionTokens,
-            b"delta" => Step::Delta,
-            b"error" => Step::Error,
-            b"finish_reason" => Step::FinishReason,
-            b"incomplete_details" => Step::IncompleteDetails,
-            b"input_tokens" => Step::InputTokens,
-            b"prompt_tokens_details" | b"input_tokens_details" => Step::InputDetails,
-            b"message" => Step::Message,
-            b"model" => Step::Model,
-            b"object" => Step::Object,
-            b"output_tokens" => Step::OutputTokens,
-            b"prompt_tokens" => Step::PromptTokens,
-            b"reason" => Step::Reason,
-            b"response" => Step::Response,
-            b"status" => Step::Status,
-            b"stop_reason" => Step::StopReason,
-            b"system_fingerprint" => Step::SystemFingerprint,
-            b"type" => Step::Type,
-            b"usage" => Step::Usage,
-            _ => Step::Unknown,
-        }
+        let names: &[(&[u8], Step)] = match name.len() {
+            4 => &[(b"code", Step::Code), (b"type", Step::Type)],
+            5 => &[
+                (b"delta", Step::Delta),
+                (b"error", Step::Error),
+                (b"model", Step::Model),
+                (b"usage", Step::Usage),
+            ],
+            6 => &[(b"object", Step::Object), (b"reason", Step::Reason), (b"status", Step::Status)],
+            7 => &[(b"choices", Step::Choices), (b"message", Step::Message)],
+            8 => &[(b"response", Step::Response)],
+            11 => &[(b"stop_reason", Step::StopReason)],
+            12 => &[(b"input_tokens", Step::InputTokens)],
+            13 => &[
+                (b"cached_tokens", Step::CachedTokens),
+                (b"finish_reason", Step::FinishReason),
+                (b"output_tokens", Step::OutputTokens),
+                (b"prompt_tokens", Step::PromptTokens),
+            ],
+            17 => &[(b"completion_tokens", Step::CompletionTokens)],
+            18 => &[
+                (b"incomplete_details", Step::IncompleteDetails),
+                (b"system_fingerprint", Step::SystemFingerprint),
+            ],
+            20 => &[(b"input_tokens_details", Step::InputDetails)],
+            21 => &[(b"prompt_tokens_details", Step::InputDetails)],
+            23 => &[(b"cache_read_input_tokens", Step::CacheReadInputTokens)],
+            _ => &[],
+        };
+        names.iter().find(|(known, _)| *known == name).map_or(Step::Unknown, |(_, step)| *step)
     }
 }
 
@@ -233,10 +238,7 @@ impl Walker {
 
     /// Reads on in a number or word; returns the bytes used, the byte that ends it not among them.
     fn literal(&mut self, piece: &[u8], sink: &mut impl Sink) -> usize {
-        let ends = |byte: &u8| {
-            matches!(byte, b',' | b'}' | b']' | b':' | b'"' | b' ' | b'\n' | b'\r' | b'\t')
-        };
-        let Some(stop) = piece.iter().position(ends) else {
+        let Some(stop) = piece.iter().position(|byte| ENDS_LITERAL[usize::from(*byte)]) else {
             self.keep(piece);
             return piece.len();
         };
@@ -256,6 +258,17 @@ impl Walker {
         extend(&mut self.token, bytes);
     }
 }
+
+/// The bytes behind a number or word.
+const ENDS_LITERAL: [bool; 256] = {
+    let mut ends = [false; 256];
+    let mut rest: &[u8] = b",}]:\" \n\r\t";
+    while let [byte, after @ ..] = rest {
+        ends[*byte as usize] = true;
+        rest = after;
+    }
+    ends
+};
 
 /// A string or literal whose end has come, of which the beginning may have been kept.
 fn whole<'a>(kept: &'a mut Vec<u8>, end: &'a [u8]) -> &'a [u8] {

@@ -8,6 +8,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
 };
 
 use http1::{Downstream, HeadLimits};
@@ -87,12 +88,18 @@ pub(crate) async fn serve(
 /// Hears out a client that goes on sending after its last answer: to close on it would take the
 /// answer from it.
 async fn linger(client: &Client) {
-    if client.lock().is_spoken_to() {
-        let mut left = LINGER_BYTES_MAX;
-        let heard = poll_fn(|context| client.lock().poll_drain(context, &mut left));
-        // Whoever has not heard by then does not read.
-        let _ = timeout(LINGER, heard).await;
-    }
+    let mut left = LINGER_BYTES_MAX;
+    let heard = poll_fn(|context| {
+        let mut client = client.lock();
+        // It may have sent more meanwhile.
+        let has_left = client.poll_left(context).is_ready();
+        if has_left || !client.is_spoken_to() {
+            return Poll::Ready(());
+        }
+        client.poll_drain(context, &mut left)
+    });
+    // Whoever has not heard by then does not read.
+    let _ = timeout(LINGER, heard).await;
 }
 
 /// Settings of a client's socket. Where the system refuses one, other limits hold.

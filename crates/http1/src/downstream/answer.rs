@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::{Method, Response, StatusCode, Version, header, response::Parts};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -86,7 +86,8 @@ impl Unsent {
     fn advance(&mut self, mut wrote: usize) {
         for part in [&mut self.begin, &mut self.piece, &mut self.end] {
             let of_part = wrote.min(part.len());
-            part.advance(of_part);
+            // Of what is empty then, nothing is kept.
+            drop(part.split_to(of_part));
             wrote -= of_part;
         }
     }
@@ -136,11 +137,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Downstream<S> {
             let mut out = OUT.take();
             out.clear();
             let waits = self.gather(context, answer, &mut out);
-            let wrote = self.poll_write(context, &out);
+            let wrote = self.write_now(context, &out);
             if out.capacity() <= KEPT_BYTES_MAX {
                 OUT.set(out);
             }
-            if matches!(wrote, Poll::Ready(Err(_))) {
+            if wrote.is_err() {
                 return Poll::Ready(Err(Unfinished::Left));
             }
             if waits && self.unsent.is_empty() {
@@ -265,9 +266,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Downstream<S> {
 
     /// Writes this and what is unsent behind it, as much as the system takes now. Of what it does not
     /// take there is a copy.
-    fn poll_write(&mut self, context: &mut Context<'_>, out: &[u8]) -> Poll<io::Result<()>> {
+    fn write_now(&mut self, context: &mut Context<'_>, out: &[u8]) -> io::Result<()> {
         if out.is_empty() {
-            return Poll::Ready(Ok(()));
+            return Ok(());
         }
         let stream = Pin::new(&mut self.stream);
         let wrote = if self.unsent.piece.is_empty() {
@@ -283,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Downstream<S> {
         };
         self.unsent.begin = Bytes::copy_from_slice(out.get(taken..).unwrap_or_default());
         self.unsent.advance(taken.saturating_sub(out.len()));
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 
     /// Writes what is left.

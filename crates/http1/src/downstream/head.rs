@@ -119,12 +119,7 @@ fn follow(mut parts: Parts) -> Result<Head, Malformed> {
         // Who sends both lengths may mean to deceive somebody on the way.
         persists &= headers.remove(header::CONTENT_LENGTH).is_none();
     }
-    // A list of lengths is for answers that were put together on their way.
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    if lengths.any(|length| length.as_bytes().contains(&b',')) {
-        return Err(Malformed::Length);
-    }
-    let framing = match length(headers)? {
+    let framing = match length(headers, false)? {
         _ if chunked => Framing::ChunkSize,
         length => Framing::Length(length.unwrap_or(0)),
     };

@@ -461,6 +461,17 @@ fn large_pieces_pass_whole() {
 }
 
 #[test]
+fn nothing_is_kept_of_what_was_written() {
+    let large = Bytes::from(vec![b'x'; COPIED_BYTES_MAX + 1]);
+    for takes in [usize::MAX, 3000] {
+        let mut connection = asked(GET);
+        connection.stream.takes = takes;
+        write(&mut connection, Response::new(Full::new(large.clone()))).unwrap();
+        assert!(large.is_unique());
+    }
+}
+
+#[test]
 fn a_body_is_not_asked_for_more_than_its_client_takes() {
     let large: &'static str = "x".repeat(COPIED_BYTES_MAX).leak();
     let mut connection = asked(GET);

@@ -11,7 +11,7 @@ use http::{Request, Response, request::Parts};
 use http1::{Answer, BadHead, Unfinished};
 use openai::ErrorShape;
 use picker::{Metrics, Refusal, RequestRecord};
-use tokio::time::{Duration, timeout};
+use tokio::time::timeout;
 
 use super::{Client, HTTP2_PREFACE, LINGER, RequestBody};
 use crate::{
@@ -109,16 +109,13 @@ impl Http1<'_> {
     /// Answers a head that did not come in time, if one has begun; false if it could not be told.
     pub(super) async fn refuse_late(&self) -> bool {
         let begun = {
-            let client = self.client.lock();
-            !client.unread().is_empty() && !HTTP2_PREFACE.starts_with(client.unread())
+            let mut client = self.client.lock();
+            client.give_up();
+            // No head of HTTP/1.1 begins as HTTP/2 does, and who has sent nothing waits for nothing.
+            !HTTP2_PREFACE.starts_with(client.unread())
         };
-        self.client.lock().give_up();
-        let late = Refusal::HeaderTimeout(self.limit());
+        let late = Refusal::HeaderTimeout(self.proxy.limits().header_read_timeout);
         begun && timeout(LINGER, self.refuse_unread(&late)).await.unwrap_or(false)
-    }
-
-    fn limit(&self) -> Duration {
-        self.proxy.limits().header_read_timeout
     }
 
     /// Answers a head that could not be read, and writes its record.

@@ -34,6 +34,48 @@ async fn a_chunked_body_reaches_the_endpoint_whole() {
 }
 
 #[tokio::test]
+async fn a_large_body_reaches_the_endpoint_whole() {
+    let fake = Fake::answering(json_answer("200 OK", "{}")).await;
+    let setting = Setup::new(&[fake.addr]).start();
+    let mut wire = setting.wire().await;
+    for words in [1_000, 10_000, 300_000] {
+        let words: Vec<String> = (0..words).map(|word| word.to_string()).collect();
+        let body = format!(r#"{{"prompt":"{}"}}"#, words.join(" "));
+        let plain = post("/v1/completions", &body);
+        let begin = "Transfer-Encoding: chunked\r\n\r\nb\r\n{\"prompt\":\"\r\n";
+        let pieces = words.chunks(1_234).map(|piece| {
+            let piece = piece.join(" ") + " ";
+            format!("{:x}\r\n{piece}\r\n", piece.len())
+        });
+        let chunked = [HEAD, begin, &pieces.collect::<String>(), "2;x=y\r\n\"}\r\n0\r\n\r\n"];
+        let chunked = chunked.concat().into_bytes();
+        for (request, body) in [(plain, &body), (chunked, &body.replace("\"}", " \"}"))] {
+            wire.send(&request).await;
+            assert_eq!(wire.answer().await.code, 200);
+            let seen = fake.seen().pop().expect("a request");
+            assert!(seen.ends_with(&format!("\r\n\r\n{body}")), "{} bytes", body.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_says_when_it_was_made() {
+    let setting = Setup::new(&[]).start();
+    let reply = setting.ask(&get("/v1/models")).await;
+    let date = reply.header("date").expect("a date");
+    assert!(date.ends_with(" GMT") && date.len() == 29, "{date}");
+    let date = jiff::fmt::rfc2822::parse(date).expect("a date").timestamp();
+    let age = picker::wall_clock().duration_since(date.into()).expect("no time to come");
+    assert!(age < crate::setting::DEADLINE, "{age:?}");
+    let answer = json_answer("200 OK", "{}").replacen("\r\n", "\r\ndate: yesterday\r\n", 1);
+    let fake = Fake::answering(answer).await;
+    let setting = Setup::new(&[fake.addr]).start();
+    let reply = setting.ask(&get("/v1/models")).await;
+    let dates = reply.headers.iter().filter(|(name, _)| name == "date");
+    assert_eq!(dates.map(|(_, date)| &**date).collect::<Vec<_>>(), ["yesterday"]);
+}
+
+#[tokio::test]
 async fn a_client_that_waits_to_be_told_is_told_to_go_on() {
     let (server, setting) = Setting::with_sim().await;
     let body = completion(false, 2);
