@@ -1,14 +1,14 @@
-//! A timer that is looked at often and rarely rings.
+//! A timer that is looked at often and rarely rings; and waiting no longer than so long.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     task::{Context, Poll, Waker},
 };
 
 use tokio::{
     task::coop::has_budget_remaining,
-    time::{Instant, Sleep, sleep_until},
+    time::{Duration, Instant, Sleep, sleep_until},
 };
 
 /// Rings once its time has come. It notes whom to wake once, where tokio's does with every look.
@@ -52,18 +52,49 @@ impl Alarm {
     }
 }
 
+/// The future's output, or nothing once the deadline has passed. It is pinned where it is: within
+/// another it would be moved, and its room taken twice.
+pub(crate) async fn by<F: Future>(
+    deadline: Option<Instant>,
+    mut future: Pin<&mut F>,
+) -> Option<F::Output> {
+    // What is there at once needs no timer.
+    let mut alarm = None;
+    poll_fn(|context| match (future.as_mut().poll(context), deadline) {
+        (Poll::Ready(output), _) => Poll::Ready(Some(output)),
+        (Poll::Pending, None) => Poll::Pending,
+        (Poll::Pending, Some(deadline)) => {
+            let alarm = alarm.get_or_insert_with(|| Alarm::at(deadline));
+            alarm.poll(context).map(|()| None)
+        }
+    })
+    .await
+}
+
+/// As [`by`], from now on.
+pub(crate) async fn within<F: Future>(time: Duration, future: Pin<&mut F>) -> Option<F::Output> {
+    by(Some(Instant::now() + time), future).await
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, task::ready};
+    use std::{
+        future::{pending, ready as at_once},
+        pin::pin,
+        task::ready,
+    };
 
-    use tokio::{task::coop, time::Duration};
+    use tokio::{
+        task::{JoinSet, coop},
+        time::{interval, sleep},
+    };
 
     use super::*;
 
     /// Looks at it until it rings, from a task that is woken by itself every second, too.
     async fn rings(alarm: &mut Alarm) -> Duration {
         let start = Instant::now();
-        let mut every = tokio::time::interval(Duration::from_secs(1));
+        let mut every = interval(Duration::from_secs(1));
         poll_fn(|context| {
             while every.poll_tick(context).is_ready() {}
             alarm.poll(context)
@@ -89,8 +120,9 @@ mod tests {
         let mut alarm = Alarm::at(start + Duration::from_secs(5));
         let looked = poll_fn(|context| Poll::Ready(alarm.poll(context))).await;
         assert!(looked.is_pending());
-        let other = tokio::spawn(async move { poll_fn(|context| alarm.poll(context)).await });
-        other.await.unwrap();
+        let mut elsewhere = JoinSet::new();
+        elsewhere.spawn(async move { poll_fn(|context| alarm.poll(context)).await });
+        elsewhere.join_next().await.unwrap().unwrap();
         assert_eq!(start.elapsed(), Duration::from_secs(5));
     }
 
@@ -99,13 +131,30 @@ mod tests {
         let start = Instant::now();
         let mut alarm = Alarm::at(start + Duration::from_secs(5));
         poll_fn(|context| {
-            while coop::has_budget_remaining() {
+            while has_budget_remaining() {
                 ready!(coop::poll_proceed(context)).made_progress();
             }
-            Poll::Ready(assert!(alarm.poll(context).is_pending()))
+            assert!(alarm.poll(context).is_pending());
+            Poll::Ready(())
         })
         .await;
         poll_fn(|context| alarm.poll(context)).await;
         assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_the_output_or_with_the_time() {
+        let second = Duration::from_secs(1);
+        let start = Instant::now();
+        // Even if the time is over.
+        assert_eq!(by(Some(start), pin!(at_once(7))).await, Some(7));
+        assert_eq!(by(Some(start + second), pin!(pending::<()>())).await, None);
+        assert_eq!(start.elapsed(), second);
+        let slow = async { sleep(second).await };
+        assert_eq!(within(2 * second, pin!(slow)).await, Some(()));
+        let slow = async { sleep(second).await };
+        assert_eq!(by(None, pin!(slow)).await, Some(()));
+        assert_eq!(within(2 * second, pin!(pending::<()>())).await, None);
+        assert_eq!(start.elapsed(), 5 * second);
     }
 }

@@ -17,8 +17,8 @@ const EXPLAIN_CANDIDATES_MAX: usize = 8;
 /// Longest value. Of the 4 KiB that the strictest of usual proxies take as a whole head, half.
 const EXPLAIN_BYTES_MAX: usize = 2 * 1024;
 
-pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
-    headers.get(X_TOKENWEIR_EXPLAIN).is_some_and(|value| value == "1")
+pub(crate) fn is_asked(said: Option<&HeaderValue>) -> bool {
+    said.is_some_and(|value| value == "1")
 }
 
 /// Adds the decision to an answer's head.

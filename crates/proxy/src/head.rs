@@ -66,6 +66,8 @@ pub(crate) struct Head {
     host: String,
     /// The path for routes, where it is not as the client wrote it.
     plain_path: Option<String>,
+    /// How long its headers' names are, one bit each: many are looked for that few requests have.
+    name_lengths: u64,
 }
 
 impl Head {
@@ -77,7 +79,19 @@ impl Head {
         let request_id = request_id(&parts.headers);
         let trace = traces.map(|sampling| Box::new(trace(&parts.headers, sampling)));
         let plain_path = unescaped(parts.uri.path());
-        Self { parts, peer, operation, request_id, trace, authority, host, plain_path }
+        let lengths = parts.headers.keys().map(length_bit);
+        let name_lengths = lengths.fold(0, |all, length| all | length);
+        Self {
+            parts,
+            peer,
+            operation,
+            request_id,
+            trace,
+            authority,
+            host,
+            plain_path,
+            name_lengths,
+        }
     }
 
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), Refusal> {
@@ -155,11 +169,17 @@ impl Head {
 
     /// A header, unless it is empty.
     fn said(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.parts.headers.get(name).filter(|value| !value.is_empty())
+        self.value(name).filter(|value| !value.is_empty())
+    }
+
+    /// A header, the first of several.
+    pub(crate) fn value(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        let may_be_there = self.name_lengths & length_bit(name) != 0;
+        may_be_there.then(|| self.parts.headers.get(name)).flatten()
     }
 
     pub(crate) fn record(&self) -> RequestRecord {
-        let text = |name| self.parts.headers.get(name).map(|value| clipped(&lossy(value)));
+        let text = |name| self.value(name).map(|value| clipped(&lossy(value)));
         RequestRecord {
             method: self.parts.method.as_str().to_owned(),
             // Without the query: keys are sent there, too.
@@ -172,8 +192,8 @@ impl Head {
                 "HTTP/1.1"
             },
             authority: clipped(&self.authority),
-            user_agent: text(header::USER_AGENT),
-            x_forwarded_for: text(X_FORWARDED_FOR),
+            user_agent: text(&header::USER_AGENT),
+            x_forwarded_for: text(&X_FORWARDED_FOR),
             request_id: lossy(&self.request_id),
             trace: self.trace.as_deref().map(|context| {
                 let context = context.clone();
@@ -200,6 +220,10 @@ impl RouteQuery for Head {
     fn header(&self, name: &str) -> Option<&str> {
         self.parts.headers.get(name)?.to_str().ok()
     }
+}
+
+fn length_bit(name: &HeaderName) -> u64 {
+    1 << (name.as_str().len() % 64)
 }
 
 /// A URI may go from its host to its query: its path is `/` then. HTTP/2 sends paths alone, and none is without one.

@@ -23,7 +23,7 @@ fn may_tell(outbound: &Outbound<'_>) -> bool {
 }
 
 fn client_asks(outbound: &Outbound<'_>) -> bool {
-    outbound.head.parts.headers.contains_key(REQUEST_HEADER)
+    outbound.head.value(&REQUEST_HEADER).is_some()
 }
 
 /// Whether to ask with this request.

@@ -16,8 +16,9 @@ use tokio::{
 
 use crate::{
     Limits,
+    alarm::within,
     client::{BrokenOff, RequestBody},
-    explain::is_asked,
+    explain::{X_TOKENWEIR_EXPLAIN, is_asked},
     head::{Head, Peer},
     reply::{ReplyBody, refuse},
     upstream::{Outbound, Upstream},
@@ -113,7 +114,7 @@ impl Proxy {
     ) -> Response<ReplyBody> {
         let (parts, body) = request.into_parts();
         let head = Head::new(parts, peer, self.0.traces);
-        let explain = self.0.explains && is_asked(&head.parts.headers);
+        let explain = self.0.explains && is_asked(head.value(&X_TOKENWEIR_EXPLAIN));
         let mut record = self.0.picker.open(RequestRecord { explain, ..head.record() });
         let (shape, request_id) = (head.operation.error_shape(), head.request_id.clone());
         match contain(Box::pin(self.answer(&head, body, &mut record))).await {
@@ -252,9 +253,9 @@ async fn read_bounded(
         return Ok(Bytes::new());
     }
     let mut reading = Reading { bytes_max, room, record };
-    match tokio::time::timeout(timeout, reading.collect(&mut body)).await {
-        Ok(read) => read?.ok_or(too_large),
-        Err(_) => Err(Refusal::BodyTimeout(timeout)),
+    match within(timeout, pin!(reading.collect(&mut body))).await {
+        Some(read) => read?.ok_or(too_large),
+        None => Err(Refusal::BodyTimeout(timeout)),
     }
 }
 

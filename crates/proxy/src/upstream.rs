@@ -16,10 +16,11 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use openai::{AnswerReader, Envelope, Operation, StreamReader, is_model_error, is_shutdown_error};
 use picker::{Assignment, Cutoff, Delivery, Refusal, Tasks};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 
 use crate::{
     ProxyOptions,
+    alarm::{by, within},
     connections::{AnswerBody, Broken, Connections, Exchange, SendError},
     explain::explain,
     head::{Head, Outgoing, X_REQUEST_ID, remove_hop_by_hop},
@@ -239,7 +240,7 @@ impl Upstream {
     ) -> Result<(), Failure> {
         loop {
             let idle = outbound.delivery.idle_timeout;
-            let frame = timeout(idle, opening.frame()).await.map_err(|_| Failure {
+            let frame = within(idle, pin!(opening.frame())).await.ok_or_else(|| Failure {
                 refusal: Refusal::IdleTimeout,
                 blame: Blame::Endpoint("idle_timeout"),
                 may_move: false,
@@ -357,15 +358,6 @@ impl Failure {
     }
 }
 
-/// The future's output, or nothing once the deadline has passed. It is pinned where it is: within
-/// another it would be moved, and its room taken twice.
-async fn by<F: Future>(deadline: Option<Instant>, future: Pin<&mut F>) -> Option<F::Output> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline, future).await.ok(),
-        None => Some(future.await),
-    }
-}
-
 /// Whether an answer's body has to be read to know if another endpoint might serve.
 fn may_be_unserved(status: StatusCode, outbound: &Outbound<'_>) -> bool {
     match status {
@@ -393,20 +385,20 @@ fn reader(parts: &response::Parts, outbound: &Outbound<'_>) -> Reader {
     if operation == Operation::Other || parts.headers.contains_key(header::CONTENT_ENCODING) {
         return Reader::Opaque;
     }
-    if has_type(&parts.headers, "text/event-stream") {
+    let essence = media_type(&parts.headers);
+    if essence.eq_ignore_ascii_case("text/event-stream") {
         let strip = outbound.envelope.is_some_and(Envelope::injects_usage);
         Reader::Stream(Box::new(StreamReader::new(operation, strip)))
-    } else if has_type(&parts.headers, "application/json") {
+    } else if essence.eq_ignore_ascii_case("application/json") {
         Reader::Json(Box::new(AnswerReader::new(operation)))
     } else {
         Reader::Opaque
     }
 }
 
-fn has_type(headers: &HeaderMap, wanted: &str) -> bool {
+fn media_type(headers: &HeaderMap) -> &str {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case(wanted)
+    value.and_then(|value| value.split(';').next()).unwrap_or_default().trim()
 }
 
 /// Reads an error answer, up to its limits; what was read is also kept to be passed on. Fails if
@@ -425,7 +417,7 @@ async fn read_error(opening: &mut Opening) -> Result<Bytes, Broken> {
         }
         Ok::<(), Broken>(())
     };
-    if let Ok(read) = timeout(ERROR_BODY_WAIT_MAX, read).await {
+    if let Some(read) = within(ERROR_BODY_WAIT_MAX, pin!(read)).await {
         read?;
     } else {
         tracing::debug!("an error answer's body is slow");

@@ -2,7 +2,7 @@
 
 use std::{
     cell::Cell,
-    io::{self, IoSlice, Write as _},
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -245,8 +245,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Downstream<S> {
         }
         match coding {
             Coding::Length(length) => {
-                // Cannot fail: there is always room in memory.
-                let _ = write!(out, "content-length: {length}\r\n");
+                out.extend_from_slice(b"content-length: ");
+                out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+                out.extend_from_slice(b"\r\n");
             }
             Coding::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Coding::UntilClose | Coding::Bodiless => {}
@@ -313,8 +314,8 @@ impl<B: Body<Data = Bytes>> Answer<B> {
             }
             // An empty chunk would be the last.
             Coding::Chunked if !piece.is_empty() => {
-                // Cannot fail: there is always room in memory.
-                let _ = write!(out, "{:x}\r\n", piece.len());
+                hexadecimal(piece.len(), out);
+                out.extend_from_slice(b"\r\n");
             }
             Coding::Chunked | Coding::UntilClose | Coding::Bodiless => {}
         }
@@ -345,4 +346,12 @@ impl<B: Body<Data = Bytes>> Answer<B> {
 /// RFC 9110, 6.4.1.
 fn is_bodiless(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// As `{:x}` writes it, but for the formatter, which every event would pass.
+fn hexadecimal(number: usize, out: &mut Vec<u8>) {
+    let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[number >> (4 * place) & 15]);
+    }
 }

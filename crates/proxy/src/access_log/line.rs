@@ -218,7 +218,7 @@ fn address(address: SocketAddr, out: &mut Vec<u8>) {
     if address.is_ipv4() {
         ip(address.ip(), out);
         out.push(b':');
-        decimal(address.port(), out);
+        number(address.port(), out);
     } else {
         display(address, out);
     }
@@ -231,20 +231,18 @@ pub(crate) fn ip(ip: IpAddr, out: &mut Vec<u8>) {
         if place > 0 {
             out.push(b'.');
         }
-        decimal(byte.into(), out);
+        number(byte, out);
     }
+}
+
+/// Likewise.
+fn number(value: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn display(value: impl Display, out: &mut Vec<u8>) {
     let written = write!(out, "{value}");
     debug_assert!(written.is_ok(), "a vector takes everything");
-}
-
-fn decimal(value: u16, out: &mut Vec<u8>) {
-    let powers = [10_000, 1_000, 100, 10, 1];
-    let first = powers.iter().position(|power| value >= *power).unwrap_or(powers.len() - 1);
-    let digit = |power: &u16| b'0' + u8::try_from(value / power % 10).unwrap_or(0);
-    out.extend(powers[first..].iter().map(digit));
 }
 
 fn whole_millis(duration: Duration) -> u64 {

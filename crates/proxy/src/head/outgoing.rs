@@ -65,7 +65,7 @@ impl Outgoing<'_> {
         }
         let usually_has_body = [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method);
         if usually_has_body || !self.body.is_empty() {
-            line(&header::CONTENT_LENGTH, self.body.len().to_string().as_bytes());
+            line(&header::CONTENT_LENGTH, itoa::Buffer::new().format(self.body.len()).as_bytes());
         }
         out.extend_from_slice(b"\r\n");
         out
