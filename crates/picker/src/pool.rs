@@ -176,8 +176,8 @@ impl Pool {
         let policy = snapshot.policy;
         let rule = &snapshot.outlier_detection;
         let absent = request.model.map(|model| self.absences.of(model, now)).unwrap_or_default();
-        let others = snapshot.usable.without(&absent);
-        let usable = others.as_ref().unwrap_or(&snapshot.usable);
+        let request = &InferenceRequest { absent: &absent, ..*request };
+        let usable = &snapshot.usable;
         let picked = self.ledger.lock().pick(policy, request, &usable.slots, rule, now, chance);
         let (Decision { choices, reason, costs, .. }, charge) = picked?;
         let endpoint = |index: usize| &usable.endpoints[index];
@@ -242,16 +242,6 @@ impl Usable {
     pub(crate) fn of(endpoints: Vec<Arc<Endpoint>>) -> Self {
         let slots = endpoints.iter().map(|endpoint| endpoint.slot()).collect();
         Self { endpoints, slots }
-    }
-
-    /// Those that are not in these slots, in order. `None` if that is all of them, or none.
-    fn without(&self, slots: &[Slot]) -> Option<Self> {
-        if slots.is_empty() {
-            return None;
-        }
-        let is_other = |endpoint: &&Arc<Endpoint>| slots.binary_search(&endpoint.slot()).is_err();
-        let others: Vec<_> = self.endpoints.iter().filter(is_other).cloned().collect();
-        (!others.is_empty()).then(|| Self::of(others))
     }
 
     #[cfg(test)]

@@ -71,6 +71,7 @@ impl<'a> Prompt<'a> {
             max_tokens: self.max_tokens,
             unstreamed: self.unstreamed,
             admission,
+            ..InferenceRequest::default()
         }
     }
 }

@@ -9,11 +9,13 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use scheduling::{Admission, AdmissionQueue, Entry, Ticket, Unschedulable};
+use scheduling::{Admission, AdmissionQueue, Entry, InferenceRequest, Ticket, Unschedulable};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    Refusal, monotonic,
+    Refusal,
+    absences::Slots,
+    monotonic,
     pool::{Picked, Pool},
     prompt::Prompt,
 };
@@ -163,7 +165,7 @@ impl Pool {
                     room.passed(&entry, now);
                     return Ok(Placed::Picked(picked));
                 }
-                Err(Unschedulable::Saturated) => {}
+                Err(Unschedulable::Saturated { .. }) => {}
                 Err(why) => return Err(self.refusal(why, || room.retry_after())),
             }
         }
@@ -230,6 +232,8 @@ impl Pool {
         now: Duration,
     ) -> Option<Result<(), Picked>> {
         let (late, mut overtaken) = (self.is_late_binding(), Vec::new());
+        // What those that were overtaken too often have to themselves.
+        let mut reserved = Slots::new();
         for ticket in room.next() {
             let waiter = room.get(ticket)?;
             let admission = if late {
@@ -238,7 +242,10 @@ impl Pool {
                 // It has just been switched off.
                 Admission::Always
             };
-            match self.pick(&waiter.prompt.request(admission), now) {
+            let overdue = room.is_overdue(ticket);
+            let request = waiter.prompt.request(admission);
+            let request = InferenceRequest { reserved: &reserved, overdue, ..request };
+            match self.pick(&request, now) {
                 Ok(picked) => {
                     let waiter = room.go(ticket, &overtaken, now)?;
                     self.lobby().leave();
@@ -246,11 +253,13 @@ impl Pool {
                     let unclaimed = sent.err().and_then(Result::ok);
                     return Some(unclaimed.map_or(Ok(()), Err));
                 }
+                // Where it has none to itself, nobody goes by.
+                Err(Unschedulable::Saturated { soonest }) if overdue => reserved.push(soonest?),
                 // Who leaves room for others is not overtaken by them.
-                Err(Unschedulable::Saturated) if admission == Admission::WhenFree => {
+                Err(Unschedulable::Saturated { .. }) if admission == Admission::WhenFree => {
                     overtaken.push(ticket);
                 }
-                Err(Unschedulable::Saturated) => {}
+                Err(Unschedulable::Saturated { .. }) => {}
                 // The endpoints may come back while it waits.
                 Err(Unschedulable::NoEndpoints | Unschedulable::Shed) => return None,
             }
@@ -262,7 +271,7 @@ impl Pool {
         let pool = self.key().to_string();
         match why {
             Unschedulable::NoEndpoints => Refusal::NoEndpoints { pool },
-            Unschedulable::Shed | Unschedulable::Saturated => {
+            Unschedulable::Shed | Unschedulable::Saturated { .. } => {
                 Refusal::Shed { pool, retry_after: retry_after() }
             }
         }

@@ -250,7 +250,7 @@ impl Ledger {
         self.settle(now);
         self.find_prefixes(request.blocks);
         let adapter = self.adapter(request);
-        let screened = self.screen(usable, rule, now);
+        let screened = self.screen(usable, request.absent, rule, now);
         let common = self.common(&screened.slots, now);
         self.place_on_ring(policy);
         let offer = self.offer(policy, (request, adapter), &screened.slots, &common, now);

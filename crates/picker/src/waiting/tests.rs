@@ -247,6 +247,29 @@ async fn a_small_request_goes_by_a_large_one_and_takes_nothing_from_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn for_a_large_request_overtaken_too_often_one_endpoint_is_kept_and_others_go_on() {
+    let gateway = gateway("a b", FlowControl::default());
+    let place_small = || placed(&gateway, Ask { bytes: 40, ..LARGE });
+    let mut held: Vec<Assignment> = (0..2).map(|_| placed(&gateway, LARGE)).collect();
+    let mut large = placing(&gateway, LARGE);
+    for _ in 0..16 {
+        drop(place_small());
+    }
+    let on = place_small().endpoint().spec.id.clone();
+    for _ in 0..100 {
+        assert_eq!(place_small().endpoint().spec.id, on);
+    }
+    let kept = held.iter().position(|held| held.endpoint().spec.id != on).unwrap();
+    let (small, kept) = (place_small(), held.remove(kept));
+    assert!(end_of(&mut large).is_none());
+    let id = kept.endpoint().spec.id.clone();
+    drop(kept);
+    assert_eq!(end_of(&mut large).unwrap().unwrap().endpoint().spec.id, id);
+    drop((held, small, large));
+    check_nothing_left(&gateway);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_generates_nothing_does_not_wait() {
     let gateway = one_endpoint();
     // There is no room for anything, and somebody waits already.

@@ -45,20 +45,27 @@ impl Screened<'_> {
 }
 
 impl Ledger {
-    /// Chooses the candidates among the endpoints of `usable`; at least one, if there is any.
+    /// Chooses the candidates among the endpoints of `usable`; at least one, if there is any. If not all can be, none that is
+    /// `absent` is, unless there is no other.
     pub(super) fn screen<'a>(
         &mut self,
         usable: &'a [Slot],
+        absent: &[Slot],
         rule: &OutlierDetection,
         now: Duration,
     ) -> Screened<'a> {
         if self.accounts.are_settled(usable) {
             return Screened { slots: usable.into(), ..Screened::default() };
         }
+        let there = |index: &usize| absent.binary_search(&usable[*index]).is_err();
+        let mut offered: Indices = (0..usable.len()).filter(there).collect();
+        if offered.is_empty() {
+            offered = (0..usable.len()).collect();
+        }
         let admitted = |index: &usize| self.accounts[usable[*index]].admits(now);
-        let mut places: Indices = (0..usable.len()).filter(admitted).collect();
-        if !rule.may_be_out(usable.len() - places.len(), usable.len()) {
-            places = (0..usable.len()).collect();
+        let mut places: Indices = offered.iter().copied().filter(admitted).collect();
+        if !rule.may_be_out(offered.len() - places.len(), offered.len()) {
+            places = offered;
         }
         let spared = self.beginners(usable, &places, now);
         places.retain(|place| !spared.contains(place));

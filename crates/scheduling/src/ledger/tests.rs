@@ -296,20 +296,87 @@ fn a_prompt_whose_first_token_nobody_tells_of_is_pending_until_it_must_be_comput
     assert!(pool.ledger.prefill_tokens_pending(slot).abs() < 1e-6, "it is taken off once");
 }
 
-/// Whether a prompt of so many tokens, in shares of an endpoint's cache, may go.
-fn goes(pool: &mut Pool, share: f64, admission: Admission) -> bool {
+/// A prompt of so many tokens, in shares of an endpoint's cache. Almost no answer, so that the prompt alone counts.
+fn share(share: f64) -> InferenceRequest<'static> {
     let tokens = floor(share * 160_000.0);
-    // Almost no answer, so that the prompt alone counts.
-    let request =
-        InferenceRequest { admission, max_tokens: Some(1), ..prompt(u64::from(tokens) * 4) };
+    InferenceRequest { max_tokens: Some(1), ..prompt(u64::from(tokens) * 4) }
+}
+
+/// Where a request goes, if it may, or how it is told to wait.
+fn place(pool: &mut Pool, request: &InferenceRequest<'_>) -> Result<Slot, Unschedulable> {
     pool.turn += 1;
     let slots = pool.slots.clone();
     let chance = Chance::new(pool.turn, pool.turn);
-    match pool.ledger.pick(Policy::Predicted, &request, &slots, &RULE, NOW, chance) {
+    let picked = pool.ledger.pick(Policy::Predicted, request, &slots, &RULE, NOW, chance);
+    picked.map(|(_, claim)| claim.slot())
+}
+
+/// Whether a prompt of such a share may go.
+fn goes(pool: &mut Pool, part: f64, admission: Admission) -> bool {
+    match place(pool, &InferenceRequest { admission, ..share(part) }) {
         Ok(_) => true,
         Err(why) => {
-            assert_eq!(why, Unschedulable::Saturated);
+            assert_eq!(why, Unschedulable::Saturated { soonest: None });
             false
+        }
+    }
+}
+
+/// Endpoints of which such shares are taken.
+fn taken(shares: &[f64]) -> Pool {
+    let mut pool = Pool::new(shares.len());
+    for (index, taken) in shares.iter().enumerate() {
+        pool.scraped(index, ScrapeMark::NOTHING, 0, 0.0);
+        let slot = pool.slots[index];
+        let _ = pool.pick_of(Policy::Predicted, &share(*taken), &[slot]);
+    }
+    pool
+}
+
+#[test]
+fn an_overdue_request_is_told_where_it_finds_room_first() {
+    let mut pool = taken(&[0.9, 0.6, 0.7]);
+    let slots = pool.slots.clone();
+    let mut told = |overdue, reserved: &[Slot]| {
+        let admission = Admission::WhenFree;
+        let request = InferenceRequest { admission, overdue, reserved, ..share(0.5) };
+        match place(&mut pool, &request).unwrap_err() {
+            Unschedulable::Saturated { soonest } => soonest,
+            other => panic!("{other}"),
+        }
+    };
+    assert_eq!(told(true, &[]), Some(slots[1]));
+    assert_eq!(told(true, &[slots[1]]), Some(slots[2]));
+    assert_eq!(told(true, &[slots[2], slots[1], slots[0]]), None);
+    assert_eq!(told(false, &[]), None);
+}
+
+#[test]
+fn who_may_not_go_where_others_have_an_endpoint_to_themselves_goes_elsewhere_or_waits() {
+    let mut pool = taken(&[0.1, 0.6]);
+    let slots = pool.slots.clone();
+    let small = |admission, reserved| InferenceRequest { admission, reserved, ..share(0.05) };
+    for admission in [Admission::WhenFree, Admission::WhenSpare] {
+        assert_eq!(place(&mut pool, &small(admission, &[])), Ok(slots[0]));
+        assert_eq!(place(&mut pool, &small(admission, &slots[..1])), Ok(slots[1]));
+        assert!(place(&mut pool, &small(admission, &slots)).is_err());
+    }
+    let large = InferenceRequest { reserved: &slots[..1], ..share(0.5) };
+    let large = InferenceRequest { admission: Admission::WhenFree, ..large };
+    assert!(place(&mut pool, &large).is_err(), "there is room, but for others");
+}
+
+#[test]
+fn who_lacks_the_model_is_chosen_only_where_nobody_else_is() {
+    for endpoints in [3, COSTS_MAX + 3] {
+        let mut pool = taken(&vec![0.1; endpoints]);
+        let (slots, half) = (pool.slots.clone(), endpoints / 2);
+        for _ in 0..endpoints {
+            let request = InferenceRequest { absent: &slots[..half], ..share(0.01) };
+            let at = place(&mut pool, &request).unwrap();
+            assert!(!slots[..half].contains(&at));
+            let request = InferenceRequest { absent: &slots, ..share(0.01) };
+            assert!(place(&mut pool, &request).is_ok());
         }
     }
 }

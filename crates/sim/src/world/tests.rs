@@ -424,6 +424,31 @@ fn a_flood_of_sheddable_requests_hardly_delays_critical_ones() {
 }
 
 #[test]
+fn prompts_that_need_most_of_an_endpoint_hardly_delay_the_others() {
+    let ttft = |large: &str| {
+        let small = "400,200\n".repeat(40);
+        let text = format!("num_prefill_tokens,num_decode_tokens\n{small}{large}");
+        let mut config = WorldConfig {
+            gateways: 1,
+            pace: Pace::Poisson(4.8),
+            warmup: 500,
+            workload: Workload::named("lengths:requests", |_| Ok(text)).unwrap(),
+            ..world(4, 1.0, 6_000)
+        };
+        for EngineConfig { profile, .. } in &mut config.endpoints {
+            (profile.blocks, profile.max_model_len) = (513, 8_192);
+        }
+        check(&config, Placement::Policy(Policy::Predicted)).ttft
+    };
+    let (without, with) = (ttft(""), ttft("6000,20\n"));
+    let p90 = [&without, &with].map(|ttft| ttft.quantile(0.9).unwrap());
+    assert!(p90[1] < 2.0 * p90[0], "{p90:?} s without and with them");
+    // They wait longer than others and not for ever: as long as a few answers take.
+    let longest = with.quantile(1.0).unwrap();
+    assert!(longest < 20.0, "{longest} s");
+}
+
+#[test]
 fn gateways_that_read_metrics_seldom_feel_each_others_requests() {
     let scenario = Scenario::named("S8").unwrap();
     let mean = |policy| {
