@@ -11,8 +11,8 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use scheduling::{
-    Admission, Chance, Cost, Decision, EndpointId, Entry, FlowControl, InferenceRequest,
-    OutlierDetection, Policy, Reason, Signals, Slot, Unschedulable,
+    Admission, AdmissionQueue, Chance, Cost, Decision, EndpointId, Entry, FlowControl,
+    InferenceRequest, OutlierDetection, Policy, Reason, Signals, Slot, Unschedulable,
 };
 use smallvec::SmallVec;
 
@@ -150,6 +150,12 @@ impl Pool {
         let request = prompt.request(Admission::Always);
         let tokens = self.ledger.lock().size(&request);
         Entry { priority: request.priority, flow: request.flow, tokens, bytes: body_bytes }
+    }
+
+    /// When a client may ask again.
+    pub(crate) fn retry_after<T>(&self, room: &AdmissionQueue<T>) -> Duration {
+        let snapshot = self.snapshot.load();
+        room.retry_after(|| self.ledger.lock().ending_interval(&snapshot.usable.slots))
     }
 
     pub(crate) fn key(&self) -> &PoolKey {

@@ -114,7 +114,7 @@ impl Wait {
                 Err(Refusal::QueueTimeout {
                     pool: self.pool.key().to_string(),
                     waited: longest,
-                    retry_after: self.pool.room().lock().retry_after(),
+                    retry_after: self.pool.retry_after(&self.pool.room().lock()),
                 })
             }
         }
@@ -153,7 +153,7 @@ impl Pool {
             let picked = self.pick(&prompt.request(Admission::Always), now);
             return picked
                 .map(Placed::Picked)
-                .map_err(|why| self.refusal(why, || self.room().lock().retry_after()));
+                .map_err(|why| self.refusal(why, &self.room().lock()));
         }
         let entry = self.entry(&prompt, body_bytes);
         let mut room = self.room().lock();
@@ -166,7 +166,7 @@ impl Pool {
                     return Ok(Placed::Picked(picked));
                 }
                 Err(Unschedulable::Saturated { .. }) => {}
-                Err(why) => return Err(self.refusal(why, || room.retry_after())),
+                Err(why) => return Err(self.refusal(why, &room)),
             }
         }
         self.make_room(&mut room, &entry)?;
@@ -183,12 +183,12 @@ impl Pool {
     /// Refuses a request that may not wait; one that matters less may have to leave for it.
     fn make_room(&self, room: &mut AdmissionQueue<Waiter>, entry: &Entry) -> Result<(), Refusal> {
         let pool = || self.key().to_string();
-        let retry_after = room.retry_after();
         if entry.priority < 0 {
-            return Err(Refusal::Shed { pool: pool(), retry_after });
+            return Err(Refusal::Shed { pool: pool(), retry_after: self.retry_after(room) });
         }
         let limits = self.flow_control();
         while room.is_full(entry, &limits) {
+            let retry_after = self.retry_after(room);
             // What could not wait in an empty room puts out nobody.
             let fits = entry.bytes <= limits.bytes_max;
             let Some(waiter) = fits.then(|| room.give_way(entry.priority)).flatten() else {
@@ -267,12 +267,12 @@ impl Pool {
         None
     }
 
-    fn refusal(&self, why: Unschedulable, retry_after: impl FnOnce() -> Duration) -> Refusal {
+    fn refusal(&self, why: Unschedulable, room: &AdmissionQueue<Waiter>) -> Refusal {
         let pool = self.key().to_string();
         match why {
             Unschedulable::NoEndpoints => Refusal::NoEndpoints { pool },
             Unschedulable::Shed | Unschedulable::Saturated { .. } => {
-                Refusal::Shed { pool, retry_after: retry_after() }
+                Refusal::Shed { pool, retry_after: self.retry_after(room) }
             }
         }
     }

@@ -241,10 +241,11 @@ impl<T> AdmissionQueue<T> {
         self.leave(Ticket { priority: *least, flow, number })
     }
 
-    /// When to ask again: until as many have gone as wait now.
-    pub fn retry_after(&self) -> Duration {
+    /// When to ask again: until as many have gone as wait now. `expected` tells the seconds between two that go, for as long
+    /// as none were seen.
+    pub fn retry_after(&self, expected: impl FnOnce() -> f64) -> Duration {
         let waiting = f64::from(u32::try_from(self.len).unwrap_or(u32::MAX));
-        let seconds = self.interval.unwrap_or(0.0) * (waiting + 1.0);
+        let seconds = self.interval.unwrap_or_else(expected) * (waiting + 1.0);
         let wait = Duration::try_from_secs_f64(seconds).unwrap_or(RETRY_AFTER_MAX);
         wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
     }

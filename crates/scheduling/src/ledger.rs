@@ -490,6 +490,13 @@ impl Ledger {
         self.accounts[claim.slot].reported(claim, report, (output, pinned), now);
     }
 
+    /// Seconds between two of this gateway's requests that end on these endpoints, to expect; 0 if nothing is there.
+    pub fn ending_interval(&self, slots: &[Slot]) -> f64 {
+        let output = self.lengths.expect(None, None).tokens;
+        let rate: f64 = slots.iter().map(|slot| self.accounts[*slot].ending_rate(output)).sum();
+        if rate > 0.0 { 1.0 / rate } else { 0.0 }
+    }
+
     /// Requests of this gateway the endpoint has not finished.
     pub fn in_flight(&self, slot: Slot) -> u32 {
         self.accounts[slot].in_flight()

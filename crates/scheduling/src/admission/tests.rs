@@ -185,16 +185,24 @@ fn what_chance_gives_a_flow_more_is_not_too_much() {
 #[test]
 fn retry_after_is_the_time_the_queue_takes() {
     let mut queue = queue(&"a0 ".repeat(20));
-    assert_eq!(queue.retry_after(), RETRY_AFTER_MIN);
+    for (expected, retry_after) in [
+        (0.0, RETRY_AFTER_MIN),
+        (0.5, Duration::from_millis(10_500)),
+        (9.0, RETRY_AFTER_MAX),
+        (f64::INFINITY, RETRY_AFTER_MAX),
+    ] {
+        assert_eq!(queue.retry_after(|| expected), retry_after);
+    }
+    let seen = || unreachable!("it was seen");
     for second in 0..5 {
         let first = queue.next()[0];
         queue.go(first, &[], NOW + Duration::from_secs(second * 2)).unwrap();
     }
-    assert_eq!(queue.retry_after(), Duration::from_secs(32));
+    assert_eq!(queue.retry_after(seen), Duration::from_secs(32));
     for _ in 0..100 {
         enter(&mut queue, "a0");
     }
-    assert_eq!(queue.retry_after(), RETRY_AFTER_MAX);
+    assert_eq!(queue.retry_after(seen), RETRY_AFTER_MAX);
 }
 
 #[test]

@@ -171,6 +171,12 @@ impl Account {
         self.details.learned.ttft.get()
     }
 
+    /// Requests of ours that end in a second, on average, if an answer has so many tokens.
+    pub(super) fn ending_rate(&self, output_tokens: f64) -> f64 {
+        let answer = self.details.learned.ttft.or(0.0) + output_tokens * self.step();
+        if answer > 0.0 { f64::from(self.in_flight) / answer } else { 0.0 }
+    }
+
     /// It has nothing of ours, and nothing was heard of its speed for long.
     pub(super) fn is_untried(&self, now: Duration) -> bool {
         self.in_flight == 0 && self.details.learned.speed.is_stale(now)

@@ -367,6 +367,29 @@ fn who_may_not_go_where_others_have_an_endpoint_to_themselves_goes_elsewhere_or_
 }
 
 #[test]
+fn requests_end_the_more_often_the_more_there_are_and_the_faster_their_endpoint_is() {
+    let mut pool = Pool::new(2);
+    let slots = pool.slots.clone();
+    assert!(pool.ledger.ending_interval(&slots).abs() < 1e-9, "nothing is there");
+    let mut claims: Vec<Claim> = (0..4)
+        .map(|_| pool.pick_of(Policy::Predicted, &prompt(PROMPT_BYTES), &slots[..1]).1)
+        .collect();
+    let first = pool.ledger.ending_interval(&slots);
+    // A quarter of 128 steps.
+    assert!((0.9..1.3).contains(&first), "{first} s");
+    claims.push(pool.pick_of(Policy::Predicted, &prompt(PROMPT_BYTES), &slots[1..]).1);
+    let more = pool.ledger.ending_interval(&slots);
+    assert!((0.75..0.85).contains(&(more / first)), "{more} s");
+    for step in 1..1_000_u32 {
+        pool.ledger.tokens(&mut claims[0], 1, NOW + step * Duration::from_millis(3));
+    }
+    let _ = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
+    let faster = pool.ledger.ending_interval(&slots);
+    assert!(faster < more / 4.0, "{faster} s");
+    claims.into_iter().for_each(|claim| pool.end(claim));
+}
+
+#[test]
 fn who_lacks_the_model_is_chosen_only_where_nobody_else_is() {
     for endpoints in [3, COSTS_MAX + 3] {
         let mut pool = taken(&vec![0.1; endpoints]);
