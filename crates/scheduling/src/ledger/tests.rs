@@ -590,6 +590,39 @@ fn a_model_is_an_adapter_once_an_endpoint_has_listed_it() {
 }
 
 #[test]
+fn a_new_process_at_an_address_has_no_adapter() {
+    let start = |seconds| Some(Reading { value: seconds, heard: NOW });
+    let counted = |tokens| Some(Reading { value: tokens, heard: NOW });
+    let listed = Arc::new(BTreeSet::from(["haiku".to_owned()]));
+    let before = Signals {
+        running_adapters: Some(listed),
+        process_start: start(1.7e9),
+        prompt_tokens: counted(1_000),
+        ..page(0, 0.0)
+    };
+    let new = Signals { process_start: start(1.7e9 + 60.0), ..before.clone() };
+    let counts_anew = Signals { process_start: None, prompt_tokens: counted(7), ..before.clone() };
+    let request = InferenceRequest { model: Some("haiku"), ..prompt(PROMPT_BYTES) };
+    for (after, cold) in [(before.clone(), false), (new, true), (counts_anew, true)] {
+        let mut pool = Pool::new(1);
+        let slot = pool.slots[0];
+        pool.ledger.scraped(slot, ScrapeMark::NOTHING, before.clone());
+        let unused = pool.term(&request, 0, "adapter");
+        let (_, ended) = pool.pick(Policy::Predicted, &request);
+        let (_, lost) = pool.pick(Policy::Predicted, &request);
+        pool.end(ended);
+        pool.ledger.scraped(slot, ScrapeMark::NOTHING, after);
+        pool.end(lost);
+        let swap = pool.term(&request, 0, "adapter") >= unused;
+        assert_eq!(swap, cold);
+        // What the new one has got is there.
+        let (_, claim) = pool.pick(Policy::Predicted, &request);
+        pool.end(claim);
+        assert!(pool.term(&request, 0, "adapter") < unused);
+    }
+}
+
+#[test]
 fn an_endpoint_that_lists_the_adapter_is_where_lora_chain_goes() {
     let mut pool = Pool::new(3);
     let listed = Arc::new(BTreeSet::from(["haiku".to_owned()]));

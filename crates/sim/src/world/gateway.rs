@@ -211,6 +211,7 @@ pub(super) fn signals(engine: &Engine, heard: Duration) -> Signals {
         kv_blocks: Some(Reading { value: config.profile.blocks.into(), heard }),
         adapters_max: reading(config.max_loras),
         running_adapters: (!metrics.running_adapters.is_empty()).then(|| Arc::new(adapters())),
+        process_start: None,
         prompt_tokens: Some(Reading { value: metrics.prompt_tokens, heard }),
         generation_tokens: Some(Reading { value: metrics.generation_tokens, heard }),
     }
