@@ -176,8 +176,10 @@ impl<T> AdmissionQueue<T> {
         match (entry.priority, highest) {
             (..0, Some(1..)) => Admission::WhenUnnoticed,
             (..0, Some(_)) => Admission::WhenQuiet,
-            // It is refused where others wait; as long as nobody matters more, it need not be sooner.
-            (..0, None) => Admission::WhenFree,
+            // It is refused where others wait; as long as nobody has ever mattered more, it need not be sooner.
+            (..0, None) if self.bands.range(..priority).next().is_none() => Admission::WhenFree,
+            // Those come seldom, and are to find room when they do.
+            (..0, None) => Admission::WhenSpare,
             _ if too_much => Admission::WhenQuiet,
             (_, Some(_)) => Admission::WhenSpare,
             (_, None) => Admission::WhenFree,
