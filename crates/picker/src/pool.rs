@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use openai::Operation;
 use parking_lot::Mutex;
 use scheduling::{
     Admission, AdmissionQueue, Chance, Cost, Decision, EndpointId, Entry, FlowControl,
@@ -174,6 +175,7 @@ impl Pool {
     pub(crate) fn pick(
         &self,
         request: &InferenceRequest<'_>,
+        operation: Option<Operation>,
         now: Duration,
     ) -> Result<Picked, Unschedulable> {
         let snapshot = self.snapshot.load();
@@ -181,7 +183,7 @@ impl Pool {
         let chance = Chance::new(turn, self.seed.wrapping_add(turn));
         let policy = snapshot.policy;
         let rule = &snapshot.outlier_detection;
-        let absent = request.model.map(|model| self.absences.of(model, now)).unwrap_or_default();
+        let absent = self.absences.of(request.model, operation, now);
         let request = &InferenceRequest { absent: &absent, ..*request };
         let usable = &snapshot.usable;
         let picked = self.ledger.lock().pick(policy, request, &usable.slots, rule, now, chance);

@@ -150,7 +150,7 @@ impl Pool {
     ) -> Result<Placed, Refusal> {
         // What generates nothing takes no room.
         if !self.is_late_binding() || !prompt.generates() {
-            let picked = self.pick(&prompt.request(Admission::Always), now);
+            let picked = self.pick(&prompt.request(Admission::Always), prompt.operation(), now);
             return picked
                 .map(Placed::Picked)
                 .map_err(|why| self.refusal(why, &self.room().lock()));
@@ -160,7 +160,7 @@ impl Pool {
         // Where no endpoint is ready, whoever comes is told at once, and those that wait wait on.
         if room.is_empty() || !self.has_usable() {
             let admission = room.admission(&entry, now);
-            match self.pick(&prompt.request(admission), now) {
+            match self.pick(&prompt.request(admission), prompt.operation(), now) {
                 Ok(picked) => {
                     room.passed(&entry, now);
                     return Ok(Placed::Picked(picked));
@@ -245,7 +245,7 @@ impl Pool {
             let overdue = room.is_overdue(ticket);
             let request = waiter.prompt.request(admission);
             let request = InferenceRequest { reserved: &reserved, overdue, ..request };
-            match self.pick(&request, now) {
+            match self.pick(&request, waiter.prompt.operation(), now) {
                 Ok(picked) => {
                     let waiter = room.go(ticket, &overtaken, now)?;
                     self.lobby().leave();
