@@ -253,8 +253,8 @@ impl Pool {
                     let unclaimed = sent.err().and_then(Result::ok);
                     return Some(unclaimed.map_or(Ok(()), Err));
                 }
-                // Where it has none to itself, nobody goes by.
-                Err(Unschedulable::Saturated { soonest }) if overdue => reserved.push(soonest?),
+                // If there is no such, all that it could go to are kept for those before it.
+                Err(Unschedulable::Saturated { soonest }) if overdue => reserved.extend(soonest),
                 // Who leaves room for others is not overtaken by them.
                 Err(Unschedulable::Saturated { .. }) if admission == Admission::WhenFree => {
                     overtaken.push(ticket);

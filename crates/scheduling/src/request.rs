@@ -50,7 +50,7 @@ pub struct InferenceRequest<'a> {
     pub unstreamed: bool,
     /// When it may go to an endpoint.
     pub admission: Admission,
-    /// Endpoints that do not have its model, ascending. It goes to one of these only where there is no other.
+    /// Endpoints that do not have what it asks for, ascending. It goes to one of these only where there is no other.
     pub absent: &'a [Slot],
     /// Endpoints that are kept free for others. It waits rather than goes there.
     pub reserved: &'a [Slot],

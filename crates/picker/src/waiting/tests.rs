@@ -270,6 +270,30 @@ async fn for_a_large_request_overtaken_too_often_one_endpoint_is_kept_and_others
 }
 
 #[tokio::test(start_paused = true)]
+async fn large_requests_that_wait_for_one_endpoint_hold_up_no_other() {
+    let gateway = gateway("a b", FlowControl::default());
+    let small = Ask { bytes: 40, ..LARGE };
+    let held: Vec<Assignment> = (0..2).map(|_| placed(&gateway, LARGE)).collect();
+    let mut lacking = placed(&gateway, Ask { model: "n", ..small });
+    let without = lacking.endpoint().spec.id.clone();
+    assert!(lacking.lacks_model("n"));
+    drop(lacking);
+    let mut large: Vec<_> =
+        (0..2).map(|_| placing(&gateway, Ask { model: "n", ..LARGE })).collect();
+    for _ in 0..16 {
+        drop(placed(&gateway, small));
+    }
+    for _ in 0..100 {
+        assert_eq!(placed(&gateway, small).endpoint().spec.id, without);
+    }
+    drop(held);
+    let first = end_of(&mut large[0]).unwrap().unwrap();
+    assert!(end_of(&mut large[1]).is_none());
+    drop(first);
+    assert!(end_of(&mut large[1]).unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_generates_nothing_does_not_wait() {
     let gateway = one_endpoint();
     // There is no room for anything, and somebody waits already.

@@ -121,7 +121,7 @@ impl Offer<'_> {
         Ok(self)
     }
 
-    /// Neither those that lack its model nor those that are kept for others.
+    /// Neither those that lack what it asks for nor those that are kept for others.
     fn leave_out(&mut self) {
         let InferenceRequest { absent, reserved, .. } = *self.request;
         if absent.is_empty() && reserved.is_empty() {

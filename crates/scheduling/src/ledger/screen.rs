@@ -45,8 +45,8 @@ impl Screened<'_> {
 }
 
 impl Ledger {
-    /// Chooses the candidates among the endpoints of `usable`; at least one, if there is any. If not all can be, none that is
-    /// `absent` is, unless there is no other.
+    /// Chooses the candidates among the endpoints of `usable`; at least one, if there is any. If not all can be, none of
+    /// `absent` is, unless there are no others.
     pub(super) fn screen<'a>(
         &mut self,
         usable: &'a [Slot],
@@ -57,15 +57,14 @@ impl Ledger {
         if self.accounts.are_settled(usable) {
             return Screened { slots: usable.into(), ..Screened::default() };
         }
-        let there = |index: &usize| absent.binary_search(&usable[*index]).is_err();
-        let mut offered: Indices = (0..usable.len()).filter(there).collect();
-        if offered.is_empty() {
-            offered = (0..usable.len()).collect();
-        }
+        let lacks = |slot: &Slot| absent.binary_search(slot).is_ok();
+        let anyone = absent.is_empty() || usable.iter().all(lacks);
+        let offered = || (0..usable.len()).filter(|index| anyone || !lacks(&usable[*index]));
         let admitted = |index: &usize| self.accounts[usable[*index]].admits(now);
-        let mut places: Indices = offered.iter().copied().filter(admitted).collect();
-        if !rule.may_be_out(offered.len() - places.len(), offered.len()) {
-            places = offered;
+        let mut places: Indices = offered().filter(admitted).collect();
+        let all = if anyone { usable.len() } else { offered().count() };
+        if !rule.may_be_out(all - places.len(), all) {
+            places = offered().collect();
         }
         let spared = self.beginners(usable, &places, now);
         places.retain(|place| !spared.contains(place));

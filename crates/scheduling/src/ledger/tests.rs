@@ -339,7 +339,7 @@ fn an_overdue_request_is_told_where_it_finds_room_first() {
     let slots = pool.slots.clone();
     let mut told = |overdue, reserved: &[Slot]| {
         let admission = Admission::WhenFree;
-        let request = InferenceRequest { admission, overdue, reserved, ..share(0.5) };
+        let request = InferenceRequest { admission, reserved, overdue, ..share(0.5) };
         match place(&mut pool, &request).unwrap_err() {
             Unschedulable::Saturated { soonest } => soonest,
             other => panic!("{other}"),
@@ -386,7 +386,9 @@ fn requests_end_the_more_often_the_more_there_are_and_the_faster_their_endpoint_
     let _ = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
     let faster = pool.ledger.ending_interval(&slots);
     assert!(faster < more / 4.0, "{faster} s");
-    claims.into_iter().for_each(|claim| pool.end(claim));
+    for claim in claims {
+        pool.end(claim);
+    }
 }
 
 #[test]

@@ -336,8 +336,7 @@ impl<'a> Run<'a> {
                         continue 'next;
                     }
                     Err(Unschedulable::Saturated { soonest }) if overdue => {
-                        let Some(soonest) = soonest else { return };
-                        reserved.push(soonest);
+                        reserved.extend(soonest);
                     }
                     Err(Unschedulable::Saturated { .. }) => {
                         if !gate.yields(&request.asked(), self.now) {
