@@ -23,8 +23,11 @@ pub fn parse_metrics(page: &[u8], heard: Duration) -> Option<Signals> {
     let mut rest = page;
     while !rest.is_empty() {
         let end = memchr(b'\n', rest).unwrap_or(rest.len());
-        if let Some(line) = rest[..end].strip_prefix(b"vllm:") {
+        let line = &rest[..end];
+        if let Some(line) = line.strip_prefix(b"vllm:") {
             tally.take(line);
+        } else if let Some(rest) = line.strip_prefix(b"process_start_time_seconds") {
+            tally.process_start = greatest(tally.process_start, plain(rest));
         }
         rest = rest.get(end + 1..).unwrap_or_default();
     }
@@ -34,6 +37,7 @@ pub fn parse_metrics(page: &[u8], heard: Duration) -> Option<Signals> {
 /// What the page has said so far. Data-parallel engines have a series each.
 #[derive(Default)]
 struct Tally<'a> {
+    process_start: Option<f64>,
     waiting: Option<f64>,
     running: Option<f64>,
     kv_usage: Option<f64>,
@@ -117,6 +121,7 @@ impl<'a> Tally<'a> {
             kv_blocks: self.blocks.map(at(heard)),
             adapters_max: adapters_max.map(at(heard)),
             running_adapters: self.adapters.map(|adapters| Arc::new(names(adapters.running))),
+            process_start: self.process_start.map(at(heard)),
             prompt_tokens: counter(self.prompt_tokens),
             generation_tokens: counter(self.generation_tokens),
         })

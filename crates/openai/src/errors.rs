@@ -54,6 +54,13 @@ pub fn is_model_error(body: &[u8]) -> bool {
     })
 }
 
+/// Whether `body` has an error in a shape that vLLM gives it. What is not even found there, such as an unknown path, has none.
+pub fn is_error(body: &[u8]) -> bool {
+    let mut reader = AnswerReader::new(Operation::Other);
+    reader.push(body);
+    reader.answer().error.is_some()
+}
+
 fn error_json(shape: ErrorShape, status: u16, message: &str) -> String {
     let message = quoted(message);
     match shape {

@@ -39,7 +39,9 @@ mod walker;
 
 pub use answer::{Answer, AnswerError, AnswerReader, Usage};
 pub use envelope::{Envelope, InvalidBody};
-pub use errors::{ErrorShape, error_body, error_event, is_model_error, is_shutdown_error};
+pub use errors::{
+    ErrorShape, error_body, error_event, is_error, is_model_error, is_shutdown_error,
+};
 pub use load::{LOAD_BYTES_MAX, LOAD_FORMAT, LOAD_HEADER, LOAD_REQUEST_HEADER, LoadReport};
 pub use operation::Operation;
 pub use stream::{Progress, StreamReader};

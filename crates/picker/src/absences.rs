@@ -1,4 +1,5 @@
-//! Which endpoints of a pool have said that they do not have a model: adapters are loaded at one endpoint after the other.
+//! Which endpoints of a pool do not have what others have: a model, since adapters are loaded at one endpoint after the other,
+//! or an operation, such as those of an older server, or of one that is something else altogether.
 
 use std::{
     collections::VecDeque,
@@ -6,14 +7,29 @@ use std::{
     time::Duration,
 };
 
+use openai::Operation;
 use parking_lot::Mutex;
 use scheduling::{Slot, hash_name};
 use smallvec::SmallVec;
 
 /// How long it is believed.
 const BELIEVED: Duration = Duration::from_secs(30);
-/// Models of endpoints remembered for a pool; of more, the latest.
+/// Models and operations of endpoints remembered for a pool; of more, the latest.
 const ABSENCES_MAX: usize = 256;
+
+/// What an endpoint may not have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Feature {
+    /// By the hash of its name.
+    Model(u64),
+    Operation(Operation),
+}
+
+impl Feature {
+    pub(crate) fn model(name: &str) -> Self {
+        Self::Model(hash_name(name))
+    }
+}
 
 /// In order.
 pub(crate) type Slots = SmallVec<[Slot; 8]>;
@@ -29,37 +45,41 @@ pub(crate) struct Absences {
 
 #[derive(Debug)]
 struct Absence {
-    model: u64,
+    feature: Feature,
     slot: Slot,
     told: Duration,
 }
 
 impl Absences {
-    /// The endpoint has just said so.
-    pub(crate) fn note(&self, model: &str, slot: Slot, now: Duration) {
-        let model = hash_name(model);
+    /// The endpoint has just shown it.
+    pub(crate) fn note(&self, feature: Feature, slot: Slot, now: Duration) {
         let mut told = self.told.lock();
-        told.retain(|known| (known.model, known.slot) != (model, slot));
+        told.retain(|known| (known.feature, known.slot) != (feature, slot));
         if told.len() == ABSENCES_MAX {
             told.pop_front();
         }
-        told.push_back(Absence { model, slot, told: now });
+        told.push_back(Absence { feature, slot, told: now });
         self.some.store(true, Ordering::Relaxed);
     }
 
-    /// Those that do not have the model.
-    pub(crate) fn of(&self, model: &str, now: Duration) -> Slots {
+    /// Those that do not have the model, or not the operation.
+    pub(crate) fn of(
+        &self,
+        model: Option<&str>,
+        operation: Option<Operation>,
+        now: Duration,
+    ) -> Slots {
         if !self.some.load(Ordering::Relaxed) {
             return Slots::new();
         }
-        let model = hash_name(model);
+        let wanted = [model.map(Feature::model), operation.map(Feature::Operation)];
         let mut told = self.told.lock();
         while told.front().is_some_and(|known| now.saturating_sub(known.told) >= BELIEVED) {
             told.pop_front();
         }
         self.some.store(!told.is_empty(), Ordering::Relaxed);
-        let mut slots: Slots =
-            told.iter().filter(|known| known.model == model).map(|known| known.slot).collect();
+        let lacking = told.iter().filter(|known| wanted.contains(&Some(known.feature)));
+        let mut slots: Slots = lacking.map(|known| known.slot).collect();
         slots.sort_unstable();
         slots
     }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use openai::{LoadReport, Usage};
-use scheduling::{Outcome, Report};
+use openai::{LoadReport, Operation, Usage};
+use scheduling::{Outcome, Report, Slot};
 use tokio::time::Instant;
 
 use crate::{
     DecisionRecord, Endpoint, Finish, OpenRecord, RequestRecord,
+    absences::Feature,
     endpoint::Claim,
     monotonic,
     pool::{Chosen, Pool},
@@ -25,6 +26,8 @@ pub struct Assignment {
     others: Chosen,
     pool: Arc<Pool>,
     target_model: Option<Arc<str>>,
+    /// Endpoints that did not have its operation.
+    lacking: Vec<(Operation, Slot)>,
     record: OpenRecord,
 }
 
@@ -36,7 +39,8 @@ impl Assignment {
         target_model: Option<Arc<str>>,
         record: OpenRecord,
     ) -> Self {
-        let mut assignment = Self { claim, others, pool, target_model, record };
+        let lacking = Vec::new();
+        let mut assignment = Self { claim, others, pool, target_model, lacking, record };
         assignment.note_endpoint();
         assignment
     }
@@ -60,10 +64,25 @@ impl Assignment {
     pub fn lacks_model(&mut self, asked: &str) -> bool {
         let (model, now) = (self.target_model.as_deref().unwrap_or(asked), monotonic());
         let absences = self.pool.absences();
-        absences.note(model, self.claim.endpoint.slot(), now);
-        let absent = absences.of(model, now);
+        absences.note(Feature::model(model), self.claim.endpoint.slot(), now);
+        let absent = absences.of(Some(model), None, now);
         self.others.retain(|other| absent.binary_search(&other.slot()).is_err());
         self.move_on("model_not_found", Outcome::Unknown)
+    }
+
+    /// Moves the claim from an endpoint that does not know the operation to the decision's next one. False if there is none.
+    /// Should another serve it, that is remembered for half a minute; else it may be the request that is wrong.
+    pub fn lacks_operation(&mut self, operation: Operation) -> bool {
+        let slot = self.claim.endpoint.slot();
+        self.lacking.push((operation, slot));
+        self.move_on("operation_not_found", Outcome::Unknown)
+    }
+
+    /// It was served: what others did not have is there.
+    fn blame_lacking(&mut self) {
+        for (operation, slot) in self.lacking.drain(..) {
+            self.pool.absences().note(Feature::Operation(operation), slot, monotonic());
+        }
     }
 
     fn move_on(&mut self, did: &'static str, outcome: Outcome) -> bool {
@@ -101,6 +120,7 @@ impl Assignment {
         if record.stream {
             self.claim.tokens();
         }
+        self.blame_lacking();
     }
 
     /// The endpoint has told its load with the head of its answer, which has only just come.
@@ -144,7 +164,12 @@ impl Assignment {
             // That it cannot serve has been said before.
             Finish::Complete(_)
                 if status >= 400 && self.claim.ending.outcome == Outcome::Failed => {}
-            Finish::Complete(_) => self.claim.ending.outcome = outcome(status, empty),
+            Finish::Complete(_) => {
+                self.claim.ending.outcome = outcome(status, empty);
+                if self.claim.ending.outcome == Outcome::Served {
+                    self.blame_lacking();
+                }
+            }
             Finish::EndpointGone | Finish::IdleTimeout => self.failed(),
             Finish::Refused(_) | Finish::ClientGone | Finish::RouteTimeout | Finish::Draining => {}
         }

@@ -9,10 +9,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use openai::Operation;
 use parking_lot::Mutex;
 use scheduling::{
-    Admission, Chance, Cost, Decision, EndpointId, Entry, FlowControl, InferenceRequest,
-    OutlierDetection, Policy, Reason, Signals, Slot, Unschedulable,
+    Admission, AdmissionQueue, Chance, Cost, Decision, EndpointId, Entry, FlowControl,
+    InferenceRequest, OutlierDetection, Policy, Reason, Signals, Slot, Unschedulable,
 };
 use smallvec::SmallVec;
 
@@ -152,6 +153,12 @@ impl Pool {
         Entry { priority: request.priority, flow: request.flow, tokens, bytes: body_bytes }
     }
 
+    /// When a client may ask again.
+    pub(crate) fn retry_after<T>(&self, room: &AdmissionQueue<T>) -> Duration {
+        let snapshot = self.snapshot.load();
+        room.retry_after(|| self.ledger.lock().ending_interval(&snapshot.usable.slots))
+    }
+
     pub(crate) fn key(&self) -> &PoolKey {
         &self.key
     }
@@ -168,6 +175,7 @@ impl Pool {
     pub(crate) fn pick(
         &self,
         request: &InferenceRequest<'_>,
+        operation: Option<Operation>,
         now: Duration,
     ) -> Result<Picked, Unschedulable> {
         let snapshot = self.snapshot.load();
@@ -175,9 +183,9 @@ impl Pool {
         let chance = Chance::new(turn, self.seed.wrapping_add(turn));
         let policy = snapshot.policy;
         let rule = &snapshot.outlier_detection;
-        let absent = request.model.map(|model| self.absences.of(model, now)).unwrap_or_default();
-        let others = snapshot.usable.without(&absent);
-        let usable = others.as_ref().unwrap_or(&snapshot.usable);
+        let absent = self.absences.of(request.model, operation, now);
+        let request = &InferenceRequest { absent: &absent, ..*request };
+        let usable = &snapshot.usable;
         let picked = self.ledger.lock().pick(policy, request, &usable.slots, rule, now, chance);
         let (Decision { choices, reason, costs, .. }, charge) = picked?;
         let endpoint = |index: usize| &usable.endpoints[index];
@@ -242,16 +250,6 @@ impl Usable {
     pub(crate) fn of(endpoints: Vec<Arc<Endpoint>>) -> Self {
         let slots = endpoints.iter().map(|endpoint| endpoint.slot()).collect();
         Self { endpoints, slots }
-    }
-
-    /// Those that are not in these slots, in order. `None` if that is all of them, or none.
-    fn without(&self, slots: &[Slot]) -> Option<Self> {
-        if slots.is_empty() {
-            return None;
-        }
-        let is_other = |endpoint: &&Arc<Endpoint>| slots.binary_search(&endpoint.slot()).is_err();
-        let others: Vec<_> = self.endpoints.iter().filter(is_other).cloned().collect();
-        (!others.is_empty()).then(|| Self::of(others))
     }
 
     #[cfg(test)]

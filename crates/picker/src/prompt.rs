@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use openai::Operation;
 use scheduling::{
     Admission, InferenceRequest, Policy, hash_blocks, hash_bytes, hash_name, hash_prefix,
 };
@@ -12,8 +13,8 @@ use crate::Asked;
 #[derive(Debug, Default)]
 pub(crate) struct Prompt<'a> {
     model: Option<Cow<'a, str>>,
-    /// Tokens are asked for: otherwise nothing of the body was read.
-    generates: bool,
+    /// What is asked for, if it is tokens: otherwise nothing of the body was read.
+    operation: Option<Operation>,
     bytes: u64,
     blocks: Vec<u64>,
     prefix: u64,
@@ -34,7 +35,7 @@ impl<'a> Prompt<'a> {
         let mut prompt =
             Self { model: model.map(Cow::Borrowed), priority, flow: asked.flow, ..Self::default() };
         let (Some(envelope), body) = (asked.envelope, asked.body) else { return prompt };
-        prompt.generates = true;
+        prompt.operation = Some(envelope.operation());
         let parts = envelope.prompt(body);
         prompt.bytes = parts.iter().map(|part| part.len() as u64).sum();
         prompt.max_tokens = envelope.max_tokens();
@@ -51,7 +52,11 @@ impl<'a> Prompt<'a> {
 
     /// Whether it takes room on an endpoint at all.
     pub(crate) fn generates(&self) -> bool {
-        self.generates
+        self.operation.is_some()
+    }
+
+    pub(crate) fn operation(&self) -> Option<Operation> {
+        self.operation
     }
 
     /// It outlives what it was read from.
@@ -71,6 +76,7 @@ impl<'a> Prompt<'a> {
             max_tokens: self.max_tokens,
             unstreamed: self.unstreamed,
             admission,
+            ..InferenceRequest::default()
         }
     }
 }

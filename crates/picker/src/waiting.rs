@@ -9,11 +9,13 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use scheduling::{Admission, AdmissionQueue, Entry, Ticket, Unschedulable};
+use scheduling::{Admission, AdmissionQueue, Entry, InferenceRequest, Ticket, Unschedulable};
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
-    Refusal, monotonic,
+    Refusal,
+    absences::Slots,
+    monotonic,
     pool::{Picked, Pool},
     prompt::Prompt,
 };
@@ -112,7 +114,7 @@ impl Wait {
                 Err(Refusal::QueueTimeout {
                     pool: self.pool.key().to_string(),
                     waited: longest,
-                    retry_after: self.pool.room().lock().retry_after(),
+                    retry_after: self.pool.retry_after(&self.pool.room().lock()),
                 })
             }
         }
@@ -148,23 +150,23 @@ impl Pool {
     ) -> Result<Placed, Refusal> {
         // What generates nothing takes no room.
         if !self.is_late_binding() || !prompt.generates() {
-            let picked = self.pick(&prompt.request(Admission::Always), now);
+            let picked = self.pick(&prompt.request(Admission::Always), prompt.operation(), now);
             return picked
                 .map(Placed::Picked)
-                .map_err(|why| self.refusal(why, || self.room().lock().retry_after()));
+                .map_err(|why| self.refusal(why, &self.room().lock()));
         }
         let entry = self.entry(&prompt, body_bytes);
         let mut room = self.room().lock();
         // Where no endpoint is ready, whoever comes is told at once, and those that wait wait on.
         if room.is_empty() || !self.has_usable() {
             let admission = room.admission(&entry, now);
-            match self.pick(&prompt.request(admission), now) {
+            match self.pick(&prompt.request(admission), prompt.operation(), now) {
                 Ok(picked) => {
                     room.passed(&entry, now);
                     return Ok(Placed::Picked(picked));
                 }
-                Err(Unschedulable::Saturated) => {}
-                Err(why) => return Err(self.refusal(why, || room.retry_after())),
+                Err(Unschedulable::Saturated { .. }) => {}
+                Err(why) => return Err(self.refusal(why, &room)),
             }
         }
         self.make_room(&mut room, &entry)?;
@@ -181,12 +183,12 @@ impl Pool {
     /// Refuses a request that may not wait; one that matters less may have to leave for it.
     fn make_room(&self, room: &mut AdmissionQueue<Waiter>, entry: &Entry) -> Result<(), Refusal> {
         let pool = || self.key().to_string();
-        let retry_after = room.retry_after();
         if entry.priority < 0 {
-            return Err(Refusal::Shed { pool: pool(), retry_after });
+            return Err(Refusal::Shed { pool: pool(), retry_after: self.retry_after(room) });
         }
         let limits = self.flow_control();
         while room.is_full(entry, &limits) {
+            let retry_after = self.retry_after(room);
             // What could not wait in an empty room puts out nobody.
             let fits = entry.bytes <= limits.bytes_max;
             let Some(waiter) = fits.then(|| room.give_way(entry.priority)).flatten() else {
@@ -230,6 +232,8 @@ impl Pool {
         now: Duration,
     ) -> Option<Result<(), Picked>> {
         let (late, mut overtaken) = (self.is_late_binding(), Vec::new());
+        // What those that were overtaken too often have to themselves.
+        let mut reserved = Slots::new();
         for ticket in room.next() {
             let waiter = room.get(ticket)?;
             let admission = if late {
@@ -238,7 +242,10 @@ impl Pool {
                 // It has just been switched off.
                 Admission::Always
             };
-            match self.pick(&waiter.prompt.request(admission), now) {
+            let overdue = room.is_overdue(ticket);
+            let request = waiter.prompt.request(admission);
+            let request = InferenceRequest { reserved: &reserved, overdue, ..request };
+            match self.pick(&request, waiter.prompt.operation(), now) {
                 Ok(picked) => {
                     let waiter = room.go(ticket, &overtaken, now)?;
                     self.lobby().leave();
@@ -246,11 +253,13 @@ impl Pool {
                     let unclaimed = sent.err().and_then(Result::ok);
                     return Some(unclaimed.map_or(Ok(()), Err));
                 }
+                // If there is no such, all that it could go to are kept for those before it.
+                Err(Unschedulable::Saturated { soonest }) if overdue => reserved.extend(soonest),
                 // Who leaves room for others is not overtaken by them.
-                Err(Unschedulable::Saturated) if admission == Admission::WhenFree => {
+                Err(Unschedulable::Saturated { .. }) if admission == Admission::WhenFree => {
                     overtaken.push(ticket);
                 }
-                Err(Unschedulable::Saturated) => {}
+                Err(Unschedulable::Saturated { .. }) => {}
                 // The endpoints may come back while it waits.
                 Err(Unschedulable::NoEndpoints | Unschedulable::Shed) => return None,
             }
@@ -258,12 +267,12 @@ impl Pool {
         None
     }
 
-    fn refusal(&self, why: Unschedulable, retry_after: impl FnOnce() -> Duration) -> Refusal {
+    fn refusal(&self, why: Unschedulable, room: &AdmissionQueue<Waiter>) -> Refusal {
         let pool = self.key().to_string();
         match why {
             Unschedulable::NoEndpoints => Refusal::NoEndpoints { pool },
-            Unschedulable::Shed | Unschedulable::Saturated => {
-                Refusal::Shed { pool, retry_after: retry_after() }
+            Unschedulable::Shed | Unschedulable::Saturated { .. } => {
+                Refusal::Shed { pool, retry_after: self.retry_after(room) }
             }
         }
     }

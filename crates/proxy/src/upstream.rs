@@ -14,7 +14,9 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
-use openai::{AnswerReader, Envelope, Operation, StreamReader, is_model_error, is_shutdown_error};
+use openai::{
+    AnswerReader, Envelope, Operation, StreamReader, is_error, is_model_error, is_shutdown_error,
+};
 use picker::{Assignment, Cutoff, Delivery, Refusal, Tasks};
 use tokio::time::Instant;
 
@@ -85,6 +87,8 @@ enum Blame {
     Endpoint(&'static str),
     /// Nobody's: the model is not there.
     Model,
+    /// Nobody's yet: the operation is not there. Should it be elsewhere, the endpoint's.
+    Operation,
     /// The gateway's.
     Own,
 }
@@ -308,6 +312,7 @@ impl Outbound<'_> {
                 let asked = self.envelope.and_then(Envelope::model).unwrap_or_default();
                 assignment.lacks_model(asked)
             }
+            Blame::Operation => assignment.lacks_operation(self.head.operation),
             Blame::Own => false,
         }
     }
@@ -374,7 +379,8 @@ fn may_be_unserved(status: StatusCode, outbound: &Outbound<'_>) -> bool {
 fn unserved(status: StatusCode, said: &[u8]) -> Option<Blame> {
     let failed = Blame::Endpoint("error");
     match status {
-        StatusCode::NOT_FOUND => is_model_error(said).then_some(Blame::Model),
+        StatusCode::NOT_FOUND if is_model_error(said) => Some(Blame::Model),
+        StatusCode::NOT_FOUND => (!is_error(said)).then_some(Blame::Operation),
         StatusCode::INTERNAL_SERVER_ERROR => is_shutdown_error(said).then_some(failed),
         _ => Some(failed),
     }

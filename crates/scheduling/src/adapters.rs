@@ -129,7 +129,14 @@ impl AdapterResidency {
         self.note();
     }
 
-    pub(crate) fn release(&mut self, adapter: u64) {
+    /// Those that no request uses are not there any more.
+    pub(crate) fn forget(&mut self) {
+        self.names.idle.clear();
+        self.note();
+    }
+
+    /// A request has ended. Whether its adapter `stays` where it was.
+    pub(crate) fn release(&mut self, adapter: u64, stays: bool) {
         let Names { active, idle, .. } = &mut *self.names;
         let Some(place) = active.iter().position(|(active, _)| *active == adapter) else {
             return;
@@ -141,7 +148,7 @@ impl AdapterResidency {
             if idle.len() == IDLE_MAX {
                 idle.remove(0);
             }
-            idle.push(adapter);
+            idle.extend(stays.then_some(adapter));
             self.note();
         }
     }

@@ -8,7 +8,7 @@ use crate::{Admission, Policy};
 /// Waiting requests that are looked at, in order, for one that can go. The first may be one that finds no room yet.
 const LOOKED_AT_MAX: usize = 64;
 /// How often a waiting request may be overtaken by others that found room where it did not: by smaller ones, or by those of
-/// a lower priority.
+/// a lower priority. Then an endpoint is kept for it.
 const OVERTAKEN_MAX: u32 = 16;
 /// Flows told apart in one priority; further ones share the place of flow 0.
 const FLOWS_MAX: usize = 256;
@@ -176,8 +176,10 @@ impl<T> AdmissionQueue<T> {
         match (entry.priority, highest) {
             (..0, Some(1..)) => Admission::WhenUnnoticed,
             (..0, Some(_)) => Admission::WhenQuiet,
-            // It is refused where others wait; as long as nobody matters more, it need not be sooner.
-            (..0, None) => Admission::WhenFree,
+            // It is refused where others wait; as long as nobody has ever mattered more, it need not be sooner.
+            (..0, None) if self.bands.range(..priority).next().is_none() => Admission::WhenFree,
+            // Those come seldom, and are to find room when they do.
+            (..0, None) => Admission::WhenSpare,
             _ if too_much => Admission::WhenQuiet,
             (_, Some(_)) => Admission::WhenSpare,
             (_, None) => Admission::WhenFree,
@@ -186,22 +188,26 @@ impl<T> AdmissionQueue<T> {
 
     /// The request that waits there.
     pub fn get(&self, ticket: Ticket) -> Option<&T> {
-        let flow = self.bands.get(&ticket.priority)?.flows.get(&ticket.flow)?;
-        flow.waiting.get(&ticket.number).map(|waiting| &waiting.waiter)
+        self.waits(ticket).map(|waiting| &waiting.waiter)
     }
 
-    /// Who may go now, in order: not more than a few, and nobody behind one that was overtaken too often.
+    /// Who may go now, in order: not more than a few.
     pub fn next(&self) -> Vec<Ticket> {
         let mut next = Vec::new();
         for (priority, band) in &self.bands {
-            for (flow, number, overtaken) in band.order(LOOKED_AT_MAX - next.len()) {
-                next.push(Ticket { priority: *priority, flow, number });
-                if overtaken >= OVERTAKEN_MAX || next.len() == LOOKED_AT_MAX {
-                    return next;
-                }
+            let order = band.order(LOOKED_AT_MAX - next.len()).into_iter();
+            next.extend(order.map(|(flow, number)| Ticket { priority: *priority, flow, number }));
+            if next.len() == LOOKED_AT_MAX {
+                break;
             }
         }
         next
+    }
+
+    /// Whether the request that waits there was overtaken often enough. Those behind it leave it the endpoint where it finds
+    /// room [soonest](crate::Unschedulable::Saturated).
+    pub fn is_overdue(&self, ticket: Ticket) -> bool {
+        self.waits(ticket).is_some_and(|waiting| waiting.overtaken >= OVERTAKEN_MAX)
     }
 
     /// Takes a request that goes. Those that found no room `before` it have been overtaken.
@@ -237,10 +243,11 @@ impl<T> AdmissionQueue<T> {
         self.leave(Ticket { priority: *least, flow, number })
     }
 
-    /// When to ask again: until as many have gone as wait now.
-    pub fn retry_after(&self) -> Duration {
+    /// When to ask again: until as many have gone as wait now. `expected` tells the seconds between two that go, for as long
+    /// as none were seen.
+    pub fn retry_after(&self, expected: impl FnOnce() -> f64) -> Duration {
         let waiting = f64::from(u32::try_from(self.len).unwrap_or(u32::MAX));
-        let seconds = self.interval.unwrap_or(0.0) * (waiting + 1.0);
+        let seconds = self.interval.unwrap_or_else(expected) * (waiting + 1.0);
         let wait = Duration::try_from_secs_f64(seconds).unwrap_or(RETRY_AFTER_MAX);
         wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
     }
@@ -255,6 +262,10 @@ impl<T> AdmissionQueue<T> {
             // How long nobody asked for room says nothing of how soon there is some.
             self.went = None;
         }
+    }
+
+    fn waits(&self, ticket: Ticket) -> Option<&Waiting<T>> {
+        self.bands.get(&ticket.priority)?.flows.get(&ticket.flow)?.waiting.get(&ticket.number)
     }
 
     fn waiting(&mut self, ticket: Ticket) -> Option<&mut Waiting<T>> {
@@ -342,19 +353,19 @@ impl<T> Band<T> {
         self.now = virtual_now.max(least);
     }
 
-    /// Flow, number and how often overtaken of those that wait, in the order in which they go.
-    fn order(&self, at_most: usize) -> Vec<(u64, u64, u32)> {
-        let mut order: Vec<(f64, u64, u64, u32)> = Vec::new();
+    /// Flow and number of those that wait, in the order in which they go.
+    fn order(&self, at_most: usize) -> Vec<(u64, u64)> {
+        let mut order: Vec<(f64, u64, u64)> = Vec::new();
         for (id, flow) in &self.flows {
             let mut start = flow.start.max(self.now);
             for (number, waiting) in flow.waiting.iter().take(at_most) {
-                order.push((start, *number, *id, waiting.overtaken));
+                order.push((start, *number, *id));
                 start += waiting.entry.tokens.max(1.0);
             }
         }
         order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         order.truncate(at_most);
-        order.into_iter().map(|(_, number, flow, overtaken)| (flow, number, overtaken)).collect()
+        order.into_iter().map(|(_, number, flow)| (flow, number)).collect()
     }
 }
 

@@ -250,7 +250,7 @@ impl Ledger {
         self.settle(now);
         self.find_prefixes(request.blocks);
         let adapter = self.adapter(request);
-        let screened = self.screen(usable, rule, now);
+        let screened = self.screen(usable, request.absent, rule, now);
         let common = self.common(&screened.slots, now);
         self.place_on_ring(policy);
         let offer = self.offer(policy, (request, adapter), &screened.slots, &common, now);
@@ -488,6 +488,13 @@ impl Ledger {
         let output = self.lengths.expect(None, None).tokens;
         let pinned = self.pinned_tokens(claim.slot);
         self.accounts[claim.slot].reported(claim, report, (output, pinned), now);
+    }
+
+    /// Seconds between two of this gateway's requests that end on these endpoints, to expect; 0 if nothing is there.
+    pub fn ending_interval(&self, slots: &[Slot]) -> f64 {
+        let output = self.lengths.expect(None, None).tokens;
+        let rate: f64 = slots.iter().map(|slot| self.accounts[*slot].ending_rate(output)).sum();
+        if rate > 0.0 { 1.0 / rate } else { 0.0 }
     }
 
     /// Requests of this gateway the endpoint has not finished.

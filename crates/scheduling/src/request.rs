@@ -2,6 +2,8 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::Slot;
+
 /// Bytes of prompt a block stands for: 64 tokens at four bytes each. Coarser than vLLM's blocks of 16 tokens, so that a
 /// long prompt is a few dozen lookups; as fine as the approximate index of the Endpoint Picker.
 pub const BLOCK_BYTES: usize = 256;
@@ -48,6 +50,12 @@ pub struct InferenceRequest<'a> {
     pub unstreamed: bool,
     /// When it may go to an endpoint.
     pub admission: Admission,
+    /// Endpoints that do not have what it asks for, ascending. It goes to one of these only where there is no other.
+    pub absent: &'a [Slot],
+    /// Endpoints that are kept free for others. It waits rather than goes there.
+    pub reserved: &'a [Slot],
+    /// It has waited long enough: if there is no room for it, it is told where there will be some soonest.
+    pub overdue: bool,
 }
 
 impl InferenceRequest<'_> {

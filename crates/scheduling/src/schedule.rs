@@ -5,7 +5,7 @@ use std::time::Duration;
 use ranking::{Ranked, dice, rank};
 
 use crate::{
-    AdapterFit, Candidate, Candidates, Chance, Decision, InferenceRequest, Policy, Reason,
+    AdapterFit, Candidate, Candidates, Chance, Decision, InferenceRequest, Policy, Reason, Slot,
     signals::SIGNAL_AGE_MAX,
 };
 
@@ -15,6 +15,8 @@ mod predicted;
 mod prefix_hash;
 mod ranking;
 
+pub(crate) use predicted::wait_seconds;
+
 /// Why nothing can be chosen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unschedulable {
@@ -22,7 +24,10 @@ pub enum Unschedulable {
     NoEndpoints,
     /// Every endpoint would make the request wait, and it can wait where it is.
     #[error("every endpoint would make the request wait")]
-    Saturated,
+    Saturated {
+        /// Where it would find room first, if it is [overdue](InferenceRequest::overdue) and that is not kept for others.
+        soonest: Option<Slot>,
+    },
     /// Every endpoint is saturated, and the request may be refused.
     #[error("every endpoint is saturated")]
     Shed,

@@ -45,6 +45,8 @@ pub struct Signals {
     pub adapters_max: Option<Reading<u32>>,
     /// Adapters with a request in the batch.
     pub running_adapters: Option<Arc<BTreeSet<String>>>,
+    /// When its process began, in seconds since 1970. Servers of several processes do not say it.
+    pub process_start: Option<Reading<f64>>,
     /// Prompt tokens processed since the engine started.
     pub prompt_tokens: Option<Reading<u64>>,
     /// Tokens generated since the engine started.

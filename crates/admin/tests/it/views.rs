@@ -94,6 +94,7 @@ async fn endpoints_show_what_is_known_and_leave_out_the_rest() {
         kv_blocks: Some(Reading { value: 256, heard }),
         adapters_max: Some(Reading { value: 4, heard }),
         running_adapters: Some(Arc::new(BTreeSet::from(["sql-lora".to_owned()]))),
+        process_start: None,
         prompt_tokens: Some(Reading { value: 1204, heard }),
         generation_tokens: Some(Reading { value: 442, heard }),
     };

@@ -89,6 +89,16 @@ fn pages_of_real_servers_are_understood() {
     }
 }
 
+#[test]
+fn a_server_of_one_process_says_when_it_began() {
+    let start = |page: &[u8]| {
+        parse_metrics(page, HEARD).and_then(|signals| Some(signals.process_start?.value))
+    };
+    assert_eq!(start(&golden("vllm-0.32.0/load-2s.prom")), Some(1.795_341_292_23e9));
+    assert_eq!(start(&golden("vllm-0.8.5/load-2s.prom")), None);
+    assert_eq!(start(b"vllm:num_requests_waiting 1\nprocess_start_time_seconds_x 5"), None);
+}
+
 /// What a page says that is nothing but one queue length.
 fn only_waiting(waiting: &str) -> String {
     format!("waiting {waiting} running - kv - blocks -x- adapters - of - tokens 0 0")

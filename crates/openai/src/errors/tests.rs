@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use super::{ErrorShape, error_body, error_event, is_model_error, is_shutdown_error};
+use super::{ErrorShape, error_body, error_event, is_error, is_model_error, is_shutdown_error};
 use crate::operation::Operation;
 use crate::stream::StreamReader;
 use crate::tests::captures::answer;
@@ -91,4 +91,14 @@ fn only_the_answer_of_a_server_without_the_model_is_a_model_error() {
     assert!(!is_model_error(br#"{"error":{"message":"The model `a` is busy","code":404}}"#));
     let said_by_a_model = br#"{"choices":[{"text":"The model `a` does not exist."}]}"#;
     assert!(!is_model_error(said_by_a_model));
+}
+
+#[test]
+fn what_no_handler_of_a_server_has_said_is_no_error_of_its() {
+    assert!(is_error(&answer!("vllm-0.32.0/error-model-404")));
+    assert!(is_error(&answer!("vllm-0.32.0/messages-error-model")));
+    assert!(is_error(&answer!("vllm-0.8.5/error-model-404")));
+    assert!(!is_error(br#"{"detail":"Not Found"}"#));
+    assert!(!is_error(b"<html>404 Not Found</html>"));
+    assert!(!is_error(b""));
 }

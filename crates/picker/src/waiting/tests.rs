@@ -247,6 +247,53 @@ async fn a_small_request_goes_by_a_large_one_and_takes_nothing_from_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn for_a_large_request_overtaken_too_often_one_endpoint_is_kept_and_others_go_on() {
+    let gateway = gateway("a b", FlowControl::default());
+    let place_small = || placed(&gateway, Ask { bytes: 40, ..LARGE });
+    let mut held: Vec<Assignment> = (0..2).map(|_| placed(&gateway, LARGE)).collect();
+    let mut large = placing(&gateway, LARGE);
+    for _ in 0..16 {
+        drop(place_small());
+    }
+    let on = place_small().endpoint().spec.id.clone();
+    for _ in 0..100 {
+        assert_eq!(place_small().endpoint().spec.id, on);
+    }
+    let kept = held.iter().position(|held| held.endpoint().spec.id != on).unwrap();
+    let (small, kept) = (place_small(), held.remove(kept));
+    assert!(end_of(&mut large).is_none());
+    let id = kept.endpoint().spec.id.clone();
+    drop(kept);
+    assert_eq!(end_of(&mut large).unwrap().unwrap().endpoint().spec.id, id);
+    drop((held, small, large));
+    check_nothing_left(&gateway);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_requests_that_wait_for_one_endpoint_hold_up_no_other() {
+    let gateway = gateway("a b", FlowControl::default());
+    let small = Ask { bytes: 40, ..LARGE };
+    let held: Vec<Assignment> = (0..2).map(|_| placed(&gateway, LARGE)).collect();
+    let mut lacking = placed(&gateway, Ask { model: "n", ..small });
+    let without = lacking.endpoint().spec.id.clone();
+    assert!(lacking.lacks_model("n"));
+    drop(lacking);
+    let mut large: Vec<_> =
+        (0..2).map(|_| placing(&gateway, Ask { model: "n", ..LARGE })).collect();
+    for _ in 0..16 {
+        drop(placed(&gateway, small));
+    }
+    for _ in 0..100 {
+        assert_eq!(placed(&gateway, small).endpoint().spec.id, without);
+    }
+    drop(held);
+    let first = end_of(&mut large[0]).unwrap().unwrap();
+    assert!(end_of(&mut large[1]).is_none());
+    drop(first);
+    assert!(end_of(&mut large[1]).unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_generates_nothing_does_not_wait() {
     let gateway = one_endpoint();
     // There is no room for anything, and somebody waits already.
@@ -312,8 +359,8 @@ async fn who_waits_too_long_is_refused() {
     let refusal = gateway.place(LARGE).await.unwrap_err();
     assert_eq!(begun.elapsed().as_secs(), 7);
     let pool = "InferencePool default/p".to_owned();
-    let (waited, retry_after) = (7 * SECOND, SECOND);
-    assert_eq!(refusal, Refusal::QueueTimeout { pool, waited, retry_after });
+    let Refusal::QueueTimeout { pool: of, waited, .. } = &refusal else { panic!("{refusal:?}") };
+    assert_eq!((of, *waited), (&pool, 7 * SECOND));
     let record = gateway.written().remove(0);
     assert_eq!(record.finish, Some(Finish::Refused("queue_timeout")));
     assert_eq!(record.queue.map(|queue| queue.as_secs()), Some(7));
@@ -329,7 +376,8 @@ async fn who_finds_the_queue_full_is_refused() {
         let second = placing(&gateway, LARGE);
         let refusal = at_once(gateway.place(LARGE)).unwrap_err();
         assert!(matches!(refusal, Refusal::QueueFull { .. }), "{refusal:?}");
-        assert_eq!(refusal.wire().retry_after, Some(1));
+        // One that has gone before it, and one that is to go: each as long as an answer is expected to take.
+        assert_eq!(refusal.wire().retry_after, Some(8));
         assert_eq!(waiting(&gateway).0, 1);
         drop((held, second));
         check_nothing_left(&gateway);
@@ -373,7 +421,7 @@ async fn a_sheddable_request_is_refused_instead_of_waiting() {
     let held = placed(&gateway, LARGE);
     let refusal = at_once(gateway.place(low)).unwrap_err();
     assert!(matches!(refusal, Refusal::Shed { .. }), "{refusal:?}");
-    assert_eq!(refusal.wire().retry_after, Some(1));
+    assert_eq!(refusal.wire().retry_after, Some(4));
     // Nor does it go by those that wait.
     let second = placing(&gateway, LARGE);
     let small = Ask { bytes: 4, ..low };

@@ -115,3 +115,37 @@ async fn what_an_endpoint_did_not_have_is_forgotten_when_the_pool_changes() {
     assert!(answered.contains(&Some(first.addr().to_string())), "{answered:?}");
     assert_eq!(moves(&setting), 1);
 }
+
+fn moves_for_the_operation(setting: &Setting) -> u64 {
+    setting.metric("tokenweir_retries_total", &["outcome=\"operation_not_found\""])
+}
+
+#[tokio::test]
+async fn a_wrong_server_at_an_endpoints_address_is_passed_over_and_not_asked_again() {
+    let page =
+        "HTTP/1.1 404 Not Found\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\nnot found";
+    for answer in [page.to_owned(), json_answer("404 Not Found", r#"{"detail":"Not Found"}"#)] {
+        let fake = Fake::answering(answer).await;
+        let server = fast_sim().await;
+        let setting = Setup::new(&[fake.addr, server.addr()]).start();
+        for nth in 1..=6 {
+            let reply = setting.ask(&post("/v1/completions", &completion(nth % 2 == 0, 3))).await;
+            assert_eq!(reply.code, 200, "{reply:?}");
+            assert_eq!(setting.record(nth).await.attempts, if nth == 1 { 2 } else { 1 });
+        }
+        assert_eq!((fake.seen().len(), moves_for_the_operation(&setting)), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn what_no_endpoint_knows_is_held_against_none() {
+    let not_found = || Fake::answering(json_answer("404 Not Found", r#"{"detail":"Not Found"}"#));
+    let (first, second) = (not_found().await, not_found().await);
+    let setting = Setup::new(&[first.addr, second.addr]).start();
+    for nth in 1..=4 {
+        let reply = setting.ask(&post("/v1/completions", &completion(false, 3))).await;
+        assert_eq!((reply.code, &reply.json()["detail"]), (404, &"Not Found".into()));
+        assert_eq!(setting.record(nth).await.attempts, 2);
+    }
+    assert_eq!((first.seen().len(), second.seen().len()), (4, 4));
+}

@@ -206,7 +206,7 @@ async fn answers_that_are_the_clients_own_fault_are_not_retried() {
     for (code, body) in [
         (400, r#"{"error":{"message":"bad","type":"BadRequestError","param":null,"code":400}}"#),
         (401, r#"{"error":"Unauthorized"}"#),
-        (404, r#"{"detail":"Not Found"}"#),
+        (404, r#"{"error":{"message":"Response with id 'resp_1' not found.","code":404}}"#),
         (429, "{}"),
         (500, r#"{"error":{"message":"your request broke me","code":500}}"#),
         (501, "{}"),

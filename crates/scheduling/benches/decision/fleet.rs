@@ -220,6 +220,7 @@ fn signals(at: usize, adapters: &[String]) -> Signals {
         kv_blocks: Some(heard(KV_BLOCKS)),
         adapters_max: Some(heard(4)),
         running_adapters: Some(Arc::new(running)),
+        process_start: None,
         prompt_tokens: Some(heard(1_000_000)),
         generation_tokens: Some(heard(100_000)),
     }

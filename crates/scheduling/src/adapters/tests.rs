@@ -2,15 +2,18 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Adapters as letters: `a` comes, `A` of them ends; then how each of `abcd` would fit, with two slots.
+/// Adapters as letters: `a` comes, `A` of them ends, with `-` before it of a process that is gone, and `!` is a new one; then how each of `abcd` would fit, with two slots.
 fn check(events: &str, expected: &str) {
     let mut adapters = AdapterResidency::default();
     adapters.set_slots(2);
+    let mut stays = true;
     for event in events.bytes() {
         let adapter = u64::from(event.to_ascii_lowercase());
         match event {
             b'a'..=b'z' => adapters.charge(adapter),
-            _ => adapters.release(adapter),
+            b'!' => adapters.forget(),
+            b'-' => stays = false,
+            _ => adapters.release(adapter, std::mem::replace(&mut stays, true)),
         }
     }
     let fits: Vec<&str> = (b'a'..=b'd')
@@ -46,6 +49,13 @@ fn an_idle_adapter_stays_until_its_slot_is_needed() {
 }
 
 #[test]
+fn a_new_process_has_no_adapter_but_those_in_use() {
+    check("aAbB!", "room room room room");
+    check("aAb!", "room active room room");
+    check("ab!-AB", "room resident room room");
+}
+
+#[test]
 fn pressure_counts_those_in_use_and_one_more() {
     let mut adapters = AdapterResidency::default();
     assert!((adapters.pressure() - 0.25).abs() < 1e-9);
@@ -66,7 +76,7 @@ proptest! {
         let mut adapters = AdapterResidency::default();
         adapters.set_slots(slots);
         for (adapter, comes) in events {
-            if comes { adapters.charge(adapter) } else { adapters.release(adapter) }
+            if comes { adapters.charge(adapter) } else { adapters.release(adapter, true) }
             for adapter in 0..7 {
                 let by_names = adapters.names.fit(adapter);
                 prop_assert_eq!(adapters.fit(Some(adapter)), by_names, "{} {:?}", adapter, adapters);

@@ -80,16 +80,17 @@ fn a_flow_that_was_away_gets_no_credit_for_it() {
 }
 
 #[test]
-fn one_that_was_overtaken_too_often_lets_nobody_by() {
+fn one_that_was_overtaken_too_often_is_overdue() {
     let mut queue = queue("a0:900");
-    for turn in 0..=OVERTAKEN_MAX {
+    for turn in 0..OVERTAKEN_MAX {
         enter(&mut queue, "a0:1");
         let next = queue.next();
-        assert_eq!(next.len(), if turn < OVERTAKEN_MAX { 2 } else { 1 }, "turn {turn}");
-        if let Some(second) = next.get(1) {
-            assert_eq!(queue.go(*second, &next[..1], NOW).unwrap(), "a0:1");
-        }
+        assert!(!queue.is_overdue(next[0]) && !queue.is_overdue(next[1]), "turn {turn}");
+        assert_eq!(queue.go(next[1], &next[..1], NOW).unwrap(), "a0:1");
     }
+    enter(&mut queue, "a0:1");
+    let next = queue.next();
+    assert!(queue.is_overdue(next[0]) && !queue.is_overdue(next[1]));
     assert_eq!(drain(&mut queue), "a0:900 a0:1");
 }
 
@@ -165,7 +166,7 @@ fn who_has_had_too_much_or_matters_less_spares_room_for_others() {
     check(&queue, NOW, &[("a0", quiet), ("b0", spare), ("a100", free)]);
     check(&queue, NOW, &[("a-1", Admission::WhenUnnoticed)]);
     // All of that is past.
-    check(&queue, NOW + RECENT * 10, &[("a0", free), ("b0", free), ("a-1", free)]);
+    check(&queue, NOW + RECENT * 10, &[("a0", free), ("b0", free), ("a-1", spare)]);
 }
 
 #[test]
@@ -184,16 +185,24 @@ fn what_chance_gives_a_flow_more_is_not_too_much() {
 #[test]
 fn retry_after_is_the_time_the_queue_takes() {
     let mut queue = queue(&"a0 ".repeat(20));
-    assert_eq!(queue.retry_after(), RETRY_AFTER_MIN);
+    for (expected, retry_after) in [
+        (0.0, RETRY_AFTER_MIN),
+        (0.5, Duration::from_millis(10_500)),
+        (9.0, RETRY_AFTER_MAX),
+        (f64::INFINITY, RETRY_AFTER_MAX),
+    ] {
+        assert_eq!(queue.retry_after(|| expected), retry_after);
+    }
+    let seen = || unreachable!("it was seen");
     for second in 0..5 {
         let first = queue.next()[0];
         queue.go(first, &[], NOW + Duration::from_secs(second * 2)).unwrap();
     }
-    assert_eq!(queue.retry_after(), Duration::from_secs(32));
+    assert_eq!(queue.retry_after(seen), Duration::from_secs(32));
     for _ in 0..100 {
         enter(&mut queue, "a0");
     }
-    assert_eq!(queue.retry_after(), RETRY_AFTER_MAX);
+    assert_eq!(queue.retry_after(seen), RETRY_AFTER_MAX);
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub(super) struct Details {
     /// How many hold its slot.
     pub(super) holders: u32,
     pub(super) sent: u64,
+    /// Of these, the ones that another process at this address may have got.
+    former: u64,
     sent_tokens: f64,
     /// Prompts whose first token nobody will tell of: when they will be computed, and their tokens. One a request in
     /// flight, the next one first.
@@ -73,6 +75,7 @@ impl Account {
             id,
             holders: 1,
             sent: 0,
+            former: 0,
             sent_tokens: 0.0,
             unseen: VecDeque::new(),
             signals: Signals::default(),
@@ -171,6 +174,12 @@ impl Account {
         self.details.learned.ttft.get()
     }
 
+    /// Requests of ours that end in a second, on average, if an answer has so many tokens.
+    pub(super) fn ending_rate(&self, output_tokens: f64) -> f64 {
+        let answer = self.details.learned.ttft.or(0.0) + output_tokens * self.step();
+        if answer > 0.0 { f64::from(self.in_flight) / answer } else { 0.0 }
+    }
+
     /// It has nothing of ours, and nothing was heard of its speed for long.
     pub(super) fn is_untried(&self, now: Duration) -> bool {
         self.in_flight == 0 && self.details.learned.speed.is_stale(now)
@@ -227,13 +236,22 @@ impl Account {
         }
     }
 
-    /// Whether it has counted less than it had before: then it is another process.
+    /// Whether it is another process: it says so, or has counted less than it had before.
     pub(super) fn has_restarted(&self, signals: &Signals) -> bool {
+        let start = |signals: &Signals| signals.process_start.map(|start| start.value.to_bits());
+        let starts = start(&self.details.signals).zip(start(signals));
         let fell = |before: Option<Reading<u64>>, now: Option<Reading<u64>>| {
             before.zip(now).is_some_and(|(before, now)| now.value < before.value)
         };
-        fell(self.details.signals.prompt_tokens, signals.prompt_tokens)
+        starts.is_some_and(|(before, now)| before != now)
+            || fell(self.details.signals.prompt_tokens, signals.prompt_tokens)
             || fell(self.details.signals.generation_tokens, signals.generation_tokens)
+    }
+
+    /// Nothing of what this gateway has used is there any more.
+    pub(super) fn forget_adapters(&mut self) {
+        self.details.former = self.details.sent;
+        self.adapters.forget();
     }
 
     pub(super) fn id(&self) -> &EndpointId {
@@ -373,7 +391,8 @@ impl Account {
             (self.kv_variance, self.context_tokens, self.growth) = (0.0, 0.0, 0.0);
         }
         if let Some(adapter) = claim.adapter {
-            self.adapters.release(adapter);
+            let stays = claim.numbered.number > self.details.former;
+            self.adapters.release(adapter, stays);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
     Speed, Unschedulable,
     outline::{Ask, Outline},
     prefix::Match,
+    schedule::wait_seconds,
 };
 
 pub(super) struct Offer<'a> {
@@ -86,18 +87,22 @@ impl Offer<'_> {
         if self.slots.is_empty() {
             return Ok(self);
         }
+        self.leave_out();
+        if self.is_empty() {
+            return Err(Unschedulable::Saturated { soonest: None });
+        }
         match self.request.admission {
             Admission::Always => {}
             Admission::WhenFree => {
                 if !self.all().any(|candidate| candidate.places > 0) {
-                    return Err(Unschedulable::Saturated);
+                    return Err(self.saturated());
                 }
             }
             Admission::WhenSpare | Admission::WhenQuiet | Admission::WhenUnnoticed => {
                 let (mut kept, mut quiet) = (Vec::new(), 0);
                 for (index, candidate) in self.all().enumerate() {
                     if candidate.places > 1 {
-                        kept.push(index);
+                        kept.push(self.place(index));
                     }
                     quiet +=
                         usize::from(candidate.places > 0 && candidate.load.prefill_tokens <= 0.0);
@@ -105,15 +110,41 @@ impl Offer<'_> {
                 let quiet_min = match self.request.admission {
                     Admission::WhenSpare => 0,
                     // If there are two at all.
-                    _ => self.slots.len().min(2),
+                    _ => self.len().min(2),
                 };
                 if kept.is_empty() || quiet < quiet_min {
-                    return Err(Unschedulable::Saturated);
+                    return Err(self.saturated());
                 }
                 self.kept = Some(kept);
             }
         }
         Ok(self)
+    }
+
+    /// Neither those that lack what it asks for nor those that are kept for others.
+    fn leave_out(&mut self) {
+        let InferenceRequest { absent, reserved, .. } = *self.request;
+        if absent.is_empty() && reserved.is_empty() {
+            return;
+        }
+        let lacks = |slot: &Slot| absent.binary_search(slot).is_ok();
+        let absent = self.slots.iter().all(lacks);
+        let stays = |slot: &Slot| (absent || !lacks(slot)) && !reserved.contains(slot);
+        self.kept = Some((0..self.slots.len()).filter(|at| stays(&self.slots[*at])).collect());
+    }
+
+    /// There is no room now.
+    fn saturated(&self) -> Unschedulable {
+        let wait = |index: &usize| wait_seconds(&self.get(*index));
+        let soonest = || (0..self.len()).min_by(|a, b| wait(a).total_cmp(&wait(b)));
+        let soonest = self.request.overdue.then(soonest).flatten();
+        Unschedulable::Saturated { soonest: soonest.map(|index| self.slots[self.place(index)]) }
+    }
+
+    /// Where a candidate is among the slots.
+    #[inline]
+    fn place(&self, index: usize) -> usize {
+        self.kept.as_ref().map_or(index, |kept| kept[index])
     }
 
     pub(super) fn into_kept(self) -> Option<Vec<usize>> {
@@ -158,7 +189,7 @@ impl Candidates for Offer<'_> {
     #[expect(clippy::inline_always, reason = "half of the time of a decision among a thousand")]
     #[inline(always)]
     fn get(&self, index: usize) -> Candidate<'_> {
-        let index = self.kept.as_ref().map_or(index, |kept| kept[index]);
+        let index = self.place(index);
         let slot = self.slots[index];
         let Match { cached, pinned } = self.ledger.cached[slot.index()];
         let account = &self.ledger.accounts[slot];
@@ -186,7 +217,7 @@ impl Candidates for Offer<'_> {
     #[expect(clippy::inline_always, reason = "what is returned is as large as what there is to do")]
     #[inline(always)]
     fn outline(&self, index: usize) -> (Outline, Ask) {
-        let index = self.kept.as_ref().map_or(index, |kept| kept[index]);
+        let index = self.place(index);
         let slot = self.slots[index];
         let outline = *self.ledger.accounts.outline(slot, self.common);
         let Match { cached, pinned } = self.ledger.cached[slot.index()];

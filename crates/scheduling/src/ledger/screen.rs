@@ -45,20 +45,26 @@ impl Screened<'_> {
 }
 
 impl Ledger {
-    /// Chooses the candidates among the endpoints of `usable`; at least one, if there is any.
+    /// Chooses the candidates among the endpoints of `usable`; at least one, if there is any. If not all can be, none of
+    /// `absent` is, unless there are no others.
     pub(super) fn screen<'a>(
         &mut self,
         usable: &'a [Slot],
+        absent: &[Slot],
         rule: &OutlierDetection,
         now: Duration,
     ) -> Screened<'a> {
         if self.accounts.are_settled(usable) {
             return Screened { slots: usable.into(), ..Screened::default() };
         }
+        let lacks = |slot: &Slot| absent.binary_search(slot).is_ok();
+        let anyone = absent.is_empty() || usable.iter().all(lacks);
+        let offered = || (0..usable.len()).filter(|index| anyone || !lacks(&usable[*index]));
         let admitted = |index: &usize| self.accounts[usable[*index]].admits(now);
-        let mut places: Indices = (0..usable.len()).filter(admitted).collect();
-        if !rule.may_be_out(usable.len() - places.len(), usable.len()) {
-            places = (0..usable.len()).collect();
+        let mut places: Indices = offered().filter(admitted).collect();
+        let all = if anyone { usable.len() } else { offered().count() };
+        if !rule.may_be_out(all - places.len(), all) {
+            places = offered().collect();
         }
         let spared = self.beginners(usable, &places, now);
         places.retain(|place| !spared.contains(place));

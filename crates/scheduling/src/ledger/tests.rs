@@ -296,20 +296,112 @@ fn a_prompt_whose_first_token_nobody_tells_of_is_pending_until_it_must_be_comput
     assert!(pool.ledger.prefill_tokens_pending(slot).abs() < 1e-6, "it is taken off once");
 }
 
-/// Whether a prompt of so many tokens, in shares of an endpoint's cache, may go.
-fn goes(pool: &mut Pool, share: f64, admission: Admission) -> bool {
+/// A prompt of so many tokens, in shares of an endpoint's cache. Almost no answer, so that the prompt alone counts.
+fn share(share: f64) -> InferenceRequest<'static> {
     let tokens = floor(share * 160_000.0);
-    // Almost no answer, so that the prompt alone counts.
-    let request =
-        InferenceRequest { admission, max_tokens: Some(1), ..prompt(u64::from(tokens) * 4) };
+    InferenceRequest { max_tokens: Some(1), ..prompt(u64::from(tokens) * 4) }
+}
+
+/// Where a request goes, if it may, or how it is told to wait.
+fn place(pool: &mut Pool, request: &InferenceRequest<'_>) -> Result<Slot, Unschedulable> {
     pool.turn += 1;
     let slots = pool.slots.clone();
     let chance = Chance::new(pool.turn, pool.turn);
-    match pool.ledger.pick(Policy::Predicted, &request, &slots, &RULE, NOW, chance) {
+    let picked = pool.ledger.pick(Policy::Predicted, request, &slots, &RULE, NOW, chance);
+    picked.map(|(_, claim)| claim.slot())
+}
+
+/// Whether a prompt of such a share may go.
+fn goes(pool: &mut Pool, part: f64, admission: Admission) -> bool {
+    match place(pool, &InferenceRequest { admission, ..share(part) }) {
         Ok(_) => true,
         Err(why) => {
-            assert_eq!(why, Unschedulable::Saturated);
+            assert_eq!(why, Unschedulable::Saturated { soonest: None });
             false
+        }
+    }
+}
+
+/// Endpoints of which such shares are taken.
+fn taken(shares: &[f64]) -> Pool {
+    let mut pool = Pool::new(shares.len());
+    for (index, taken) in shares.iter().enumerate() {
+        pool.scraped(index, ScrapeMark::NOTHING, 0, 0.0);
+        let slot = pool.slots[index];
+        let _ = pool.pick_of(Policy::Predicted, &share(*taken), &[slot]);
+    }
+    pool
+}
+
+#[test]
+fn an_overdue_request_is_told_where_it_finds_room_first() {
+    let mut pool = taken(&[0.9, 0.6, 0.7]);
+    let slots = pool.slots.clone();
+    let mut told = |overdue, reserved: &[Slot]| {
+        let admission = Admission::WhenFree;
+        let request = InferenceRequest { admission, reserved, overdue, ..share(0.5) };
+        match place(&mut pool, &request).unwrap_err() {
+            Unschedulable::Saturated { soonest } => soonest,
+            other => panic!("{other}"),
+        }
+    };
+    assert_eq!(told(true, &[]), Some(slots[1]));
+    assert_eq!(told(true, &[slots[1]]), Some(slots[2]));
+    assert_eq!(told(true, &[slots[2], slots[1], slots[0]]), None);
+    assert_eq!(told(false, &[]), None);
+}
+
+#[test]
+fn who_may_not_go_where_others_have_an_endpoint_to_themselves_goes_elsewhere_or_waits() {
+    let mut pool = taken(&[0.1, 0.6]);
+    let slots = pool.slots.clone();
+    let small = |admission, reserved| InferenceRequest { admission, reserved, ..share(0.05) };
+    for admission in [Admission::WhenFree, Admission::WhenSpare] {
+        assert_eq!(place(&mut pool, &small(admission, &[])), Ok(slots[0]));
+        assert_eq!(place(&mut pool, &small(admission, &slots[..1])), Ok(slots[1]));
+        assert!(place(&mut pool, &small(admission, &slots)).is_err());
+    }
+    let large = InferenceRequest { reserved: &slots[..1], ..share(0.5) };
+    let large = InferenceRequest { admission: Admission::WhenFree, ..large };
+    assert!(place(&mut pool, &large).is_err(), "there is room, but for others");
+}
+
+#[test]
+fn requests_end_the_more_often_the_more_there_are_and_the_faster_their_endpoint_is() {
+    let mut pool = Pool::new(2);
+    let slots = pool.slots.clone();
+    assert!(pool.ledger.ending_interval(&slots).abs() < 1e-9, "nothing is there");
+    let mut claims: Vec<Claim> = (0..4)
+        .map(|_| pool.pick_of(Policy::Predicted, &prompt(PROMPT_BYTES), &slots[..1]).1)
+        .collect();
+    let first = pool.ledger.ending_interval(&slots);
+    // A quarter of 128 steps.
+    assert!((0.9..1.3).contains(&first), "{first} s");
+    claims.push(pool.pick_of(Policy::Predicted, &prompt(PROMPT_BYTES), &slots[1..]).1);
+    let more = pool.ledger.ending_interval(&slots);
+    assert!((0.75..0.85).contains(&(more / first)), "{more} s");
+    for step in 1..1_000_u32 {
+        pool.ledger.tokens(&mut claims[0], 1, NOW + step * Duration::from_millis(3));
+    }
+    let _ = pool.pick(Policy::Predicted, &prompt(PROMPT_BYTES));
+    let faster = pool.ledger.ending_interval(&slots);
+    assert!(faster < more / 4.0, "{faster} s");
+    for claim in claims {
+        pool.end(claim);
+    }
+}
+
+#[test]
+fn who_lacks_the_model_is_chosen_only_where_nobody_else_is() {
+    for endpoints in [3, COSTS_MAX + 3] {
+        let mut pool = taken(&vec![0.1; endpoints]);
+        let (slots, half) = (pool.slots.clone(), endpoints / 2);
+        for _ in 0..endpoints {
+            let request = InferenceRequest { absent: &slots[..half], ..share(0.01) };
+            let at = place(&mut pool, &request).unwrap();
+            assert!(!slots[..half].contains(&at));
+            let request = InferenceRequest { absent: &slots, ..share(0.01) };
+            assert!(place(&mut pool, &request).is_ok());
         }
     }
 }
@@ -497,6 +589,39 @@ fn a_model_is_an_adapter_once_an_endpoint_has_listed_it() {
     let _ = pool.pick_of(Policy::Predicted, &request, &[slot]);
     assert!(pool.term(&request, 0, "adapter").abs() < 1e-9, "it is in use there");
     assert!(pool.term(&request, 1, "adapter") > 0.0);
+}
+
+#[test]
+fn a_new_process_at_an_address_has_no_adapter() {
+    let start = |seconds| Some(Reading { value: seconds, heard: NOW });
+    let counted = |tokens| Some(Reading { value: tokens, heard: NOW });
+    let listed = Arc::new(BTreeSet::from(["haiku".to_owned()]));
+    let before = Signals {
+        running_adapters: Some(listed),
+        process_start: start(1.7e9),
+        prompt_tokens: counted(1_000),
+        ..page(0, 0.0)
+    };
+    let new = Signals { process_start: start(1.7e9 + 60.0), ..before.clone() };
+    let counts_anew = Signals { process_start: None, prompt_tokens: counted(7), ..before.clone() };
+    let request = InferenceRequest { model: Some("haiku"), ..prompt(PROMPT_BYTES) };
+    for (after, cold) in [(before.clone(), false), (new, true), (counts_anew, true)] {
+        let mut pool = Pool::new(1);
+        let slot = pool.slots[0];
+        pool.ledger.scraped(slot, ScrapeMark::NOTHING, before.clone());
+        let unused = pool.term(&request, 0, "adapter");
+        let (_, ended) = pool.pick(Policy::Predicted, &request);
+        let (_, lost) = pool.pick(Policy::Predicted, &request);
+        pool.end(ended);
+        pool.ledger.scraped(slot, ScrapeMark::NOTHING, after);
+        pool.end(lost);
+        let swap = pool.term(&request, 0, "adapter") >= unused;
+        assert_eq!(swap, cold);
+        // What the new one has got is there.
+        let (_, claim) = pool.pick(Policy::Predicted, &request);
+        pool.end(claim);
+        assert!(pool.term(&request, 0, "adapter") < unused);
+    }
 }
 
 #[test]

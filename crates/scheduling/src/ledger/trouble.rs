@@ -120,8 +120,9 @@ impl Account {
         self.come_back(before);
     }
 
-    /// Another process is at this address: what the one before did is not held against it.
+    /// Another process is at this address: what the one before did is not held against it, and what it had is not there.
     pub(super) fn begin_anew(&mut self) {
+        self.forget_adapters();
         self.details.breaker = CircuitBreaker::anew(self.details.sent);
         self.details.pulse = Pulse::default();
         self.details.slow_start = SlowStart::New;

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::ranking::{self, Ranked, Totals};
 use crate::{
-    AdapterFit, COSTS_MAX, Candidates, Chance, Choices, Load,
+    AdapterFit, COSTS_MAX, Candidate, Candidates, Chance, Choices, Load,
     decision::total,
     outline::{Ask, Outline},
 };
@@ -107,6 +107,14 @@ fn in_pool(
     [in_flight, crowded]: [f64; 2],
 ) -> [f64; TERMS.len()] {
     [kv_wait, ahead, prefill, adapter, decode, crowding * crowded, stall * in_flight]
+}
+
+/// Seconds until a candidate would have room for the request and a slot for its adapter.
+pub(crate) fn wait_seconds(candidate: &Candidate<'_>) -> f64 {
+    let outline = Outline::of(&candidate.load, &candidate.speed, candidate.in_flight);
+    let kv_wait = |need, decode| kv_wait(need, decode, &candidate.load);
+    let [kv_wait, _, _, adapter, ..] = cost(&outline, &Ask::of(candidate), kv_wait);
+    kv_wait + adapter
 }
 
 /// What its adapter costs, where an answer takes so many seconds.

@@ -29,6 +29,14 @@ pub(super) struct Asked<'a> {
     pub(super) flow: u64,
 }
 
+/// What its having waited means to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turn<'a> {
+    /// Endpoints kept for those that go before it.
+    pub(super) reserved: &'a [Slot],
+    pub(super) overdue: bool,
+}
+
 /// What became of it.
 pub(super) enum Placed {
     Sent(u32, Box<Claim>),
@@ -81,12 +89,12 @@ impl Gateway {
         if self.holds && !self.waiting.is_empty() {
             return self.wait(live, entry);
         }
-        match self.pick(asked, now) {
+        match self.pick(asked, &Turn::default(), now) {
             Ok((endpoint, claim)) => {
                 self.waiting.passed(&entry, now);
                 Placed::Sent(endpoint, Box::new(claim))
             }
-            Err(Unschedulable::Saturated) => self.wait(live, entry),
+            Err(Unschedulable::Saturated { .. }) => self.wait(live, entry),
             Err(Unschedulable::NoEndpoints | Unschedulable::Shed) => Placed::Refused,
         }
     }
@@ -117,6 +125,7 @@ impl Gateway {
     pub(super) fn pick(
         &mut self,
         asked: &Asked<'_>,
+        turn: &Turn<'_>,
         now: Duration,
     ) -> Result<(u32, Claim), Unschedulable> {
         let Asked { shape, unique, avoided, .. } = *asked;
@@ -139,6 +148,9 @@ impl Gateway {
             max_tokens: None,
             unstreamed: false,
             admission,
+            reserved: turn.reserved,
+            overdue: turn.overdue,
+            ..InferenceRequest::default()
         };
         self.usable.clear();
         let avoided = |index: usize| avoided.iter().any(|avoided| *avoided as usize == index);
@@ -199,6 +211,7 @@ pub(super) fn signals(engine: &Engine, heard: Duration) -> Signals {
         kv_blocks: Some(Reading { value: config.profile.blocks.into(), heard }),
         adapters_max: reading(config.max_loras),
         running_adapters: (!metrics.running_adapters.is_empty()).then(|| Arc::new(adapters())),
+        process_start: None,
         prompt_tokens: Some(Reading { value: metrics.prompt_tokens, heard }),
         generation_tokens: Some(Reading { value: metrics.generation_tokens, heard }),
     }

@@ -8,7 +8,7 @@ use super::endpoint::Endpoint;
 use super::events::{Event, Events, Slab};
 use super::figures::Figures;
 use super::floor::Floor;
-use super::gateway::{Asked, Gateway, Placed};
+use super::gateway::{Asked, Gateway, Placed, Turn};
 use super::oracle::Oracle;
 use super::scrape::Scrape;
 use super::{Class, Placement, WorldConfig};
@@ -322,18 +322,23 @@ impl<'a> Run<'a> {
                 return;
             }
             let next = gate.waiting.next();
-            let mut overtaken = Vec::new();
+            let (mut overtaken, mut reserved) = (Vec::new(), Vec::new());
             for ticket in &next {
                 let Some(&live) = gate.waiting.get(*ticket) else { continue };
                 let Some(request) = self.live.get(live) else { continue };
-                match gate.pick(&request.asked(), self.now) {
+                let overdue = gate.waiting.is_overdue(*ticket);
+                let turn = Turn { reserved: &reserved, overdue };
+                match gate.pick(&request.asked(), &turn, self.now) {
                     Ok((endpoint, claim)) => {
                         gate.waiting.go(*ticket, &overtaken, self.now);
                         request.claim = Some(claim);
                         self.send(live, endpoint);
                         continue 'next;
                     }
-                    Err(Unschedulable::Saturated) => {
+                    Err(Unschedulable::Saturated { soonest }) if overdue => {
+                        reserved.extend(soonest);
+                    }
+                    Err(Unschedulable::Saturated { .. }) => {
                         if !gate.yields(&request.asked(), self.now) {
                             overtaken.push(*ticket);
                         }

@@ -359,8 +359,8 @@ fn a_run_can_be_stopped() {
     assert_eq!(figures.completed, told[0]);
 }
 
-/// Mean TTFT of the classes that are counted on so many of the tutorial's endpoints, at this rate of all together.
-fn mean_ttft_of(endpoints: usize, rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
+/// What the classes that are counted get on so many of the tutorial's endpoints, at this rate of all together.
+fn figures_of(endpoints: usize, rate: f64, classes: &[(f64, u64, i32, bool)]) -> Figures {
     let class = |&(weight, flow, priority, counted): &(f64, u64, i32, bool)| {
         let weight = weight / classes.iter().map(|class| class.0).sum::<f64>();
         Class { weight, flow, priority, counted }
@@ -372,8 +372,11 @@ fn mean_ttft_of(endpoints: usize, rate: f64, classes: &[(f64, u64, i32, bool)]) 
         classes: classes.iter().map(class).collect(),
         ..world(endpoints, 1.0, 12_000)
     };
-    let figures = finish(&config, Placement::Policy(Policy::Predicted));
-    figures.ttft.mean().unwrap()
+    finish(&config, Placement::Policy(Policy::Predicted))
+}
+
+fn mean_ttft_of(endpoints: usize, rate: f64, classes: &[(f64, u64, i32, bool)]) -> f64 {
+    figures_of(endpoints, rate, classes).ttft.mean().unwrap()
 }
 
 /// On the tutorial's pool.
@@ -421,6 +424,47 @@ fn a_flood_of_sheddable_requests_hardly_delays_critical_ones() {
     let alone = mean_ttft(0.6, &[(1.0, 1, 100, true)]);
     let beside = mean_ttft(14.0, &[(0.6, 1, 100, true), (13.4, 2, -100, false)]);
     assert!(beside < 1.1 * alone, "{alone} s alone, {beside} s beside it");
+}
+
+#[test]
+fn rare_critical_requests_find_room_on_an_endpoint_flooded_with_sheddable_ones() {
+    // So rare that they are forgotten in between, a step under way is what they wait for: half of one, a seventh of their time.
+    for (critical, later_max, others_min) in [(0.05, 1.3, 0.6), (0.2, 1.1, 0.2)] {
+        let alone = mean_ttft_of(1, critical, &[(1.0, 1, 100, true)]);
+        let both = |counts_critical: bool| {
+            let classes = [(critical, 1, 100, counts_critical), (5.0, 2, -100, !counts_critical)];
+            figures_of(1, critical + 5.0, &classes)
+        };
+        let later = both(true).ttft.mean().unwrap() / alone;
+        assert!(later < later_max, "at {critical}/s: {later} times {alone} s");
+        let others = both(false).requests_per_s();
+        assert!(others > others_min, "at {critical}/s: {others}/s");
+    }
+}
+
+#[test]
+fn prompts_that_need_most_of_an_endpoint_hardly_delay_the_others() {
+    let ttft = |large: &str| {
+        let small = "400,200\n".repeat(40);
+        let text = format!("num_prefill_tokens,num_decode_tokens\n{small}{large}");
+        let mut config = WorldConfig {
+            gateways: 1,
+            pace: Pace::Poisson(4.8),
+            warmup: 500,
+            workload: Workload::named("lengths:requests", |_| Ok(text)).unwrap(),
+            ..world(4, 1.0, 6_000)
+        };
+        for EngineConfig { profile, .. } in &mut config.endpoints {
+            (profile.blocks, profile.max_model_len) = (513, 8_192);
+        }
+        check(&config, Placement::Policy(Policy::Predicted)).ttft
+    };
+    let (without, with) = (ttft(""), ttft("6000,20\n"));
+    let p90 = [&without, &with].map(|ttft| ttft.quantile(0.9).unwrap());
+    assert!(p90[1] < 2.0 * p90[0], "{p90:?} s without and with them");
+    // They wait longer than others and not for ever: as long as a few answers take.
+    let longest = with.quantile(1.0).unwrap();
+    assert!(longest < 20.0, "{longest} s");
 }
 
 #[test]

@@ -368,3 +368,24 @@ fn another_endpoint_in_a_slot_inherits_nothing() {
     let slot = pool.ledger.add(&EndpointId::new("10.0.0.9:8000"));
     assert_eq!((slot, pool.ledger.trouble(slot)), (pool.slots[0], None));
 }
+
+#[test]
+fn who_lacks_the_model_is_not_counted_among_those_that_are_left() {
+    let mut pool = Pool::known(3);
+    pool.fail(1);
+    let place = |pool: &mut Pool, absent: &[usize]| {
+        let slots = pool.slots.clone();
+        let absent: Vec<Slot> = absent.iter().map(|at| slots[*at]).collect();
+        let request = InferenceRequest { absent: &absent, ..InferenceRequest::default() };
+        let chance = Chance::new(1, 1);
+        let now = pool.now;
+        let picked = pool.ledger.pick(Policy::LeastRequest, &request, &slots, &RULE, now, chance);
+        let (decision, claim) = picked.unwrap();
+        pool.end(claim, Outcome::Unknown);
+        decision.choices.to_vec()
+    };
+    assert_eq!(place(&mut pool, &[0]), [2]);
+    // One that fails is better than one that surely cannot serve.
+    assert_eq!(place(&mut pool, &[0, 2]), [1]);
+    assert_eq!(place(&mut pool, &[0, 1, 2]).len(), 2, "none is better than the others");
+}
