@@ -45,18 +45,18 @@ def test_levels_change_at_run_time_by_room(own):
     first = get(admin).json()
     assert first["level"] == "info" and set(first["rooms"].values()) == {"info"}
 
-    def connections() -> int:
+    def refused() -> int:
         """Lines of the proxy at debug: each client that sends no HTTP leaves one."""
         address = httpx.URL(gateway.url)
         with socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS) as client:
             client.sendall(b"nonsense\r\n\r\n")
             client.recv(1000)
-        return gateway.program.output.count("connection ended")
+        return gateway.program.output.count("head refused")
 
-    assert connections() == 0
+    assert refused() == 0
     answer = post(f"{admin}?proxy=debug").json()
     assert (answer["rooms"]["proxy"], answer["rooms"]["picker"]) == ("debug", "info")
-    eventually(lambda: connections() > 0, "the proxy tells more")
+    eventually(lambda: refused() > 0, "the proxy tells more")
     wrong = put(f"{admin}?level=warn&proxies=debug")
     assert wrong.status_code == 400 and "proxies cannot be set" in wrong.json()["error"]["message"]
     assert get(admin).json() == answer, "all of it or nothing"
