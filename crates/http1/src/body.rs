@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Longest line with a chunk's length.
-const SIZE_LINE_BYTES_MAX: usize = 4 * 1024;
+pub(crate) const SIZE_LINE_BYTES_MAX: usize = 4 * 1024;
 
 /// What comes next of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,16 +127,23 @@ fn chunk_size(unread: &mut Bytes) -> Result<Option<u64>, Malformed> {
     if unread.first().is_some_and(|first| !first.is_ascii_hexdigit()) {
         return Err(Malformed::ChunkSize);
     }
+    // A parser of 16 digits would take more of them for too large a number.
+    let zeros = unread.iter().take_while(|byte| **byte == b'0').count();
+    let counts = unread.get(zeros).is_some_and(u8::is_ascii_hexdigit);
+    unread.advance(if counts { zeros } else { zeros.saturating_sub(1) });
     match httparse::parse_chunk_size(unread) {
         Ok(Status::Complete((len, size))) => {
-            let plain = ends_lines_plainly(unread.get(..len).unwrap_or_default());
-            if len > SIZE_LINE_BYTES_MAX || !plain {
+            if len > SIZE_LINE_BYTES_MAX {
+                return Err(Malformed::ChunkSizeTooLong);
+            }
+            if !ends_lines_plainly(unread.get(..len).unwrap_or_default()) {
                 return Err(Malformed::ChunkSize);
             }
             unread.advance(len);
             Ok(Some(size))
         }
         Ok(Status::Partial) if unread.len() < SIZE_LINE_BYTES_MAX => Ok(None),
-        Ok(Status::Partial) | Err(_) => Err(Malformed::ChunkSize),
+        Ok(Status::Partial) => Err(Malformed::ChunkSizeTooLong),
+        Err(_) => Err(Malformed::ChunkSize),
     }
 }

@@ -124,7 +124,7 @@ pub(crate) fn persists(version: Version, headers: &HeaderMap) -> bool {
         options.any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
     };
     match version {
-        Version::HTTP_10 => has(b"keep-alive"),
+        Version::HTTP_10 => has(b"keep-alive") && !has(b"close"),
         _ => !has(b"close"),
     }
 }

@@ -66,6 +66,8 @@ pub enum Malformed {
     Length,
     #[error("a chunk's length is no number")]
     ChunkSize,
+    #[error("the line with a chunk's length has more than {} bytes", body::SIZE_LINE_BYTES_MAX)]
+    ChunkSizeTooLong,
     #[error("a chunk is longer than it says")]
     ChunkEnd,
     #[error("its trailers have more than {} bytes", head::HEAD_BYTES_MAX)]

@@ -119,7 +119,7 @@ impl Watch {
             old_at: now + jittered(limits.connection_age_max, peer),
             limits,
             state: Mutex::new(state),
-            news: AtomicBool::new(true),
+            news: AtomicBool::new(false),
         })
     }
 
@@ -244,6 +244,8 @@ pub(crate) async fn keep<C: Future>(
     let mut stopping = pin!(stopping);
     let mut stopped = false;
     let mut alarm = Alarm::at(watch.old_at);
+    // Whoever kept it before has had the news.
+    watch.news.store(true, Ordering::Relaxed);
     poll_fn(|context| {
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {

@@ -115,6 +115,16 @@ impl Opening {
         self.body.as_ref().is_none_or(AnswerBody::is_end_stream)
     }
 
+    /// Bytes that are to come at least.
+    fn left(&self) -> u64 {
+        self.body.as_ref().map_or(0, |body| body.size_hint().lower())
+    }
+
+    /// All bytes have come that the answer said it has, though perhaps not its end.
+    fn is_whole(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.size_hint().exact() == Some(0))
+    }
+
     /// The body has ended: its connection may be used again.
     pub(crate) fn end(&mut self) {
         if let Some(body) = self.body.take() {
@@ -159,11 +169,12 @@ enum Stage {
 }
 
 impl Relay {
+    /// `bodiless`: nothing follows the answer's head, whatever that says.
     pub(crate) fn new(
         opening: Opening,
         assignment: Assignment,
         patience: Patience,
-        operation: Operation,
+        (operation, bodiless): (Operation, bool),
     ) -> Self {
         let heard = Instant::now();
         let mut relay = Self {
@@ -177,7 +188,7 @@ impl Relay {
             trailers: None,
             stage: Stage::Open,
         };
-        if relay.opening.is_end_stream() {
+        if bodiless || relay.opening.is_end_stream() {
             relay.complete();
         }
         relay
@@ -242,12 +253,10 @@ impl Relay {
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(endpoint = %self.assignment.endpoint().spec.id, %error, "answer cut");
-                self.cut(
-                    Finish::EndpointGone,
-                    502,
-                    "the endpoint closed the connection mid-answer",
-                );
+                self.endpoint_gone();
             }
+            // HTTP/2 may end a stream as if all were well.
+            Poll::Ready(None) if self.opening.left() > 0 => self.endpoint_gone(),
             Poll::Ready(None) => self.complete(),
             Poll::Pending => return self.poll_patience(context),
         }
@@ -293,6 +302,11 @@ impl Relay {
         if self.opening.out.is_empty() && self.trailers.is_none() {
             self.close();
         }
+    }
+
+    fn endpoint_gone(&mut self) {
+        let message = "the endpoint closed the connection mid-answer";
+        self.cut(Finish::EndpointGone, 502, message);
     }
 
     /// Ends a stream visibly: an error event, no `[DONE]`, an unclean end.
@@ -354,6 +368,10 @@ impl Drop for Relay {
     /// ends before it has taken all.
     fn drop(&mut self) {
         if matches!(self.stage, Stage::Open) {
+            if self.opening.is_whole() && self.opening.out.is_empty() {
+                // Its client did not wait for the end, having all.
+                return self.complete();
+            }
             self.note_answer();
         }
         let unfinished = matches!(self.stage, Stage::Open | Stage::Draining(_));

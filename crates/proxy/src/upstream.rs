@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
 use openai::{
     AnswerReader, Envelope, Operation, StreamReader, is_error, is_model_error, is_shutdown_error,
 };
@@ -298,7 +298,10 @@ impl Upstream {
             deadline: outbound.until.deadline,
             cutoff: self.cutoff.clone(),
         };
-        let relay = Relay::new(opening, assignment, patience, outbound.head.operation);
+        let bodiless = outbound.head.parts.method == Method::HEAD
+            || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let kind = (outbound.head.operation, bodiless);
+        let relay = Relay::new(opening, assignment, patience, kind);
         Response::from_parts(parts, ReplyBody::Relay(Box::new(relay)))
     }
 }

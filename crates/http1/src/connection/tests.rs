@@ -196,7 +196,8 @@ async fn what_never_ends_is_given_up() {
     assert_eq!(headers, "what came makes no sense: too many headers");
     let chunked = format!("{OK}transfer-encoding: chunked\r\n\r\n");
     let line = refused(format!("{chunked}1;{filler}").as_bytes()).await;
-    assert_eq!(line, "what came makes no sense: a chunk's length is no number");
+    let long = "what came makes no sense: the line with a chunk's length has more than 4096 bytes";
+    assert_eq!(line, long);
     let trailers = refused(format!("{chunked}0\r\na: {filler}").as_bytes()).await;
     assert_eq!(trailers, "what came makes no sense: its trailers have more than 65536 bytes");
 }

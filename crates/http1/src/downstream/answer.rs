@@ -33,10 +33,7 @@ pub enum Unfinished {
     Left,
     /// Its body broke off. What came of it is written, and its end is not.
     #[error("the answer was cut")]
-    Cut {
-        /// The client takes a plain end of the connection for that of the answer.
-        unseen: bool,
-    },
+    Cut,
 }
 
 /// An answer that is being written.
@@ -101,6 +98,12 @@ impl<B> Answer<B> {
         Self { head: Some(head), body, date, coding: Coding::Bodiless, stage: Stage::Open }
     }
 
+    /// Whether the connection's end is the answer's, as far as it is being written: a client then
+    /// cannot tell one that was cut from a whole one, unless the connection is reset.
+    pub fn ends_by_closing(&self) -> bool {
+        self.coding == Coding::UntilClose
+    }
+
     #[cfg(test)]
     pub(super) fn body(&self) -> &B {
         &self.body
@@ -129,10 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Downstream<S> {
             match answer.stage {
                 Stage::Open => {}
                 Stage::Ended => return Poll::Ready(Ok(())),
-                Stage::Cut => {
-                    let unseen = answer.coding == Coding::UntilClose;
-                    return Poll::Ready(Err(Unfinished::Cut { unseen }));
-                }
+                Stage::Cut => return Poll::Ready(Err(Unfinished::Cut)),
             }
             let mut out = OUT.take();
             out.clear();

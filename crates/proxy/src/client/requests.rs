@@ -4,11 +4,11 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{Request, Response, request::Parts};
-use http1::{Answer, BadHead, Unfinished};
+use http1::{Answer, BadHead};
 use openai::ErrorShape;
 use picker::{Metrics, Refusal, RequestRecord};
 use tokio::time::timeout;
@@ -91,18 +91,21 @@ impl Http1<'_> {
         })
     }
 
-    /// Writes an answer; false if it did not come to its end.
+    /// Writes an answer; false if it did not come to its end. Whoever drops the future has cut it.
     fn answer(&self, response: Response<ReplyBody>) -> impl Future<Output = bool> {
         let mut answer = Answer::new(response, date);
+        let mut resets = false;
         poll_fn(move |context| {
             let mut client = self.client.lock();
-            let written = ready!(client.poll_answer(context, &mut answer));
-            if written == Err(Unfinished::Cut { unseen: true })
-                && let Err(error) = client.stream().abort_on_close()
-            {
-                tracing::debug!(%error, "a cut answer may pass for a whole one");
+            let written = client.poll_answer(context, &mut answer).map(|written| written.is_ok());
+            // From its beginning to its end, however it is cut.
+            if resets != (answer.ends_by_closing() && written != Poll::Ready(true)) {
+                resets = !resets;
+                if let Err(error) = client.stream().reset_on_close(resets) {
+                    tracing::debug!(%error, "a cut answer may pass for a whole one");
+                }
             }
-            Poll::Ready(written.is_ok())
+            written
         })
     }
 

@@ -41,9 +41,9 @@ impl ClientStream {
         Self { begun, ..self }
     }
 
-    /// To close it will be no end, but a reset.
-    pub(crate) fn abort_on_close(&self) -> io::Result<()> {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))
+    /// Whether to close it is to be no end, but a reset.
+    pub(crate) fn reset_on_close(&self, resets: bool) -> io::Result<()> {
+        SockRef::from(&self.stream).set_linger(resets.then_some(Duration::ZERO))
     }
 
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::{future::pending, net::SocketAddr};
 
 use tokio::time::{sleep, sleep_until};
 
@@ -89,6 +89,16 @@ async fn an_http_2_connection_without_requests_is_idle_and_owes_no_head() {
     watch.speaks_http2();
     sleep(second(30)).await;
     assert_eq!(next(&watch).await, (Verdict::Finish(Reached::ConnectionIdle), 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_on_keeping_a_connection_looks_at_it_anew() {
+    let (watch, metrics, start) = (Watch::new(limits(), &peer(1)), metrics(), Instant::now());
+    let begun = keep(pin!(sleep(second(1))), |_| {}, &watch, pending(), &metrics).await;
+    assert_eq!(begun, Some(()));
+    watch.speaks_http2();
+    let kept = keep(pin!(pending::<()>()), |_| {}, &watch, pending(), &metrics).await;
+    assert_eq!((kept, start.elapsed()), (None, second(40) + CLOSE_LINGER));
 }
 
 #[tokio::test(start_paused = true)]

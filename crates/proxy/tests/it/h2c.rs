@@ -16,7 +16,7 @@ use http::Response;
 use http_body::Body;
 use hyper::{server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use picker::AppProtocol;
+use picker::{AppProtocol, Finish};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -24,9 +24,9 @@ use tokio::{
 
 use crate::{
     fake::{Conn, Fake, json_answer},
-    frames::{END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, RST_STREAM},
+    frames::{DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, RST_STREAM},
     setting::{Setting, Setup, completion, endpoint, soon, until},
-    wire::{Wire, post},
+    wire::{Ended, Wire, post},
 };
 
 const NO_ERROR: u32 = 0;
@@ -122,6 +122,56 @@ async fn a_stream_that_is_reset_is_no_dead_connection() {
     let reply = setting.ask(&request).await;
     assert_eq!((reply.code, reply.header("x-tokenweir-reason")), (502, Some("reset")));
     assert_eq!(fake.opened(), 1);
+}
+
+/// All that an endpoint says to the request of a stream.
+type SaysAll = fn(u32) -> Vec<Frame>;
+
+/// Says this to every request.
+async fn saying_all(says: SaysAll) -> Fake {
+    Fake::start(move |Conn { stream, .. }| async move {
+        let mut frames = Frames::accept(stream).await;
+        while let Some(request) = frames.find(|frame| frame.kind == HEADERS).await {
+            frames.send(&says(request.stream)).await;
+        }
+    })
+    .await
+}
+
+/// 200, with five bytes to come.
+fn answer_of_five(stream: u32) -> Frame {
+    // `content-length` is the static table's 28th.
+    Frame::new(HEADERS, END_HEADERS, stream, [0x88, 0x0f, 13, 1, b'5'])
+}
+
+#[tokio::test]
+async fn an_answer_that_is_there_is_whole_though_its_end_is_not_told() {
+    let whole: [(SaysAll, u16, &str); 2] = [
+        (|stream| vec![answer_of_five(stream), Frame::new(DATA, 0, stream, "hello")], 200, "hello"),
+        (|stream| vec![Frame::new(HEADERS, END_HEADERS, stream, [0x89])], 204, ""),
+    ];
+    for (says, code, text) in whole {
+        let fake = saying_all(says).await;
+        let setting = Setup::h2c(fake.addr).start();
+        let reply = setting.ask(&post("/v1/unknown", "{}")).await;
+        assert_eq!((reply.code, reply.text().as_str(), reply.ended), (code, text, Ended::Clean));
+        let record = setting.record(1).await;
+        let finish = record.finish.clone();
+        assert_eq!((record.response_code, finish), (code, Some(Finish::Complete(None))));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_short_of_its_length_is_cut_however_politely_it_ends() {
+    let fake = saying_all(|stream| {
+        let part = Frame::new(DATA, 0, stream, "he");
+        vec![answer_of_five(stream), part, reset(stream, NO_ERROR)]
+    })
+    .await;
+    let setting = Setup::h2c(fake.addr).start();
+    let reply = setting.ask(&post("/v1/unknown", "{}")).await;
+    assert_eq!((reply.text().as_str(), reply.ended), ("he", Ended::Cut));
+    assert_eq!(setting.record(1).await.finish, Some(Finish::EndpointGone));
 }
 
 /// An answer of so many pieces, which then neither goes on nor ends.

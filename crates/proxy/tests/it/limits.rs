@@ -292,6 +292,22 @@ async fn a_client_that_stops_reading_gives_its_claim_back() {
 }
 
 #[tokio::test]
+async fn a_client_that_knows_no_chunks_and_stops_reading_sees_a_reset() {
+    let fake = large().await;
+    let setting = Setup::new(&[fake.addr]).limits(|limits| limits.write_timeout = SHORT).start();
+    let request = post("/v1/completions", &completion(true, 9));
+    let request = String::from_utf8(request).expect("text").replace("HTTP/1.1", "HTTP/1.0");
+    let mut wire = setting.wire().await;
+    wire.send(request.as_bytes()).await;
+    check_left(&setting.record(1).await);
+    until("no connection left", || setting.connections.running() == 1).await;
+    let mut said = Vec::new();
+    let read = wire.into_stream().read_to_end(&mut said).await;
+    let error = read.expect_err("no clean end");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
 async fn a_client_that_reads_slowly_gets_all_of_it() {
     let fake = large().await;
     let setting = Setup::new(&[fake.addr])
