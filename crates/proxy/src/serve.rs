@@ -24,8 +24,9 @@ use crate::{
     upstream::{Outbound, Upstream},
 };
 
-/// Capacity reserved for a body before more than that of it has arrived: a claimed length is not believed.
-const BODY_RESERVE_BYTES_MAX: usize = 64 * 1024;
+/// Capacity reserved for a body before more than that of it has arrived: a claimed length is not believed. Most prompts have
+/// room in it, and are not moved; what of it nothing arrives for is no memory yet.
+const BODY_RESERVE_BYTES_MAX: usize = 256 * 1024;
 
 /// Room for bodies is given out in units of this; what is smaller is not counted.
 const BODY_UNIT_BYTES: usize = 64 * 1024;
