@@ -59,6 +59,8 @@ impl Dashboard {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
+                // Nobody is told of a time before the first sample.
+                biased;
                 _ = ticks.tick() => self.history.lock().sample(&views.view, monotonic()),
                 () = self.asked.notified() => {}
             }
