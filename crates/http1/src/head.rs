@@ -87,26 +87,15 @@ pub(crate) fn header_map(headers: &[Header<'_>], read: &Bytes) -> Result<HeaderM
 fn follow(response: &mut Response<()>, method: &Method) -> Result<(Framing, bool), Malformed> {
     let (version, status) = (response.version(), response.status());
     let headers = response.headers_mut();
-    let mut persists = persists(version, headers);
-    let chunked = is_chunked(headers)?;
-    if chunked {
-        if version == Version::HTTP_10 {
-            return Err(Malformed::Coding);
-        }
-        // Who sends both lengths may mean to deceive somebody on the way.
-        persists &= headers.remove(header::CONTENT_LENGTH).is_none();
-    }
+    let (chunked, mut persists) = coding(version, headers)?;
     // An answer may have been put together on its way.
     let length = length(headers, true)?;
     if let Some(length) = length {
         // Once, though it may have been sent as a list.
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    let bodiless = method == Method::HEAD
-        || status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let framing = match length {
-        _ if bodiless => Framing::Length(0),
+        _ if is_bodiless(method, status) => Framing::Length(0),
         _ if chunked => Framing::ChunkSize,
         Some(length) => Framing::Length(length),
         None => {
@@ -117,7 +106,29 @@ fn follow(response: &mut Response<()>, method: &Method) -> Result<(Framing, bool
     Ok((framing, persists))
 }
 
-pub(crate) fn persists(version: Version, headers: &HeaderMap) -> bool {
+/// Whether an answer to this method has no body, whatever its head says (RFC 9110, 6.4.1).
+pub fn is_bodiless(method: &Method, status: StatusCode) -> bool {
+    method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Whether what follows comes in chunks, and whether the connection persists behind it. The head then
+/// has one length at most.
+pub(crate) fn coding(version: Version, headers: &mut HeaderMap) -> Result<(bool, bool), Malformed> {
+    let mut persists = persists(version, headers);
+    let chunked = is_chunked(headers)?;
+    if chunked {
+        if version == Version::HTTP_10 {
+            return Err(Malformed::Coding);
+        }
+        // Who sends both lengths may mean to deceive somebody on the way.
+        persists &= headers.remove(header::CONTENT_LENGTH).is_none();
+    }
+    Ok((chunked, persists))
+}
+
+fn persists(version: Version, headers: &HeaderMap) -> bool {
     let has = |wanted: &[u8]| {
         let values = headers.get_all(header::CONNECTION).iter();
         let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -129,7 +140,7 @@ pub(crate) fn persists(version: Version, headers: &HeaderMap) -> bool {
     }
 }
 
-pub(crate) fn is_chunked(headers: &HeaderMap) -> Result<bool, Malformed> {
+fn is_chunked(headers: &HeaderMap) -> Result<bool, Malformed> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(false) };
     let plainly = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");

@@ -23,6 +23,7 @@ mod room;
 
 pub use connection::Connection;
 pub use downstream::{Answer, BadHead, Downstream, HeadLimits, Unfinished};
+pub use head::is_bodiless;
 
 use std::io;
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use openai::{
     AnswerReader, Envelope, Operation, StreamReader, is_error, is_model_error, is_shutdown_error,
 };
@@ -298,8 +298,7 @@ impl Upstream {
             deadline: outbound.until.deadline,
             cutoff: self.cutoff.clone(),
         };
-        let bodiless = outbound.head.parts.method == Method::HEAD
-            || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = http1::is_bodiless(&outbound.head.parts.method, parts.status);
         let kind = (outbound.head.operation, bodiless);
         let relay = Relay::new(opening, assignment, patience, kind);
         Response::from_parts(parts, ReplyBody::Relay(Box::new(relay)))

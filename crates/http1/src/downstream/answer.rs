@@ -8,11 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, Version, header, response::Parts};
+use http::{Response, StatusCode, Version, header, response::Parts};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Downstream;
+use crate::head::is_bodiless;
 
 /// A piece up to here is copied behind what goes before it: cheaper than to write from several
 /// places. So much at most is taken of a body before what came before is written.
@@ -203,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Downstream<S> {
         head: &Parts,
         body: &impl Body<Data = Bytes>,
     ) -> Coding {
-        let coding = if self.method == Method::HEAD || is_bodiless(head.status) {
+        let coding = if is_bodiless(&self.method, head.status) {
             Coding::Bodiless
         } else if let Some(length) = body.size_hint().exact() {
             Coding::Length(length)
@@ -341,11 +342,6 @@ impl<B: Body<Data = Bytes>> Answer<B> {
             _ => Stage::Ended,
         };
     }
-}
-
-/// RFC 9110, 6.4.1.
-fn is_bodiless(status: StatusCode) -> bool {
-    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// As `{:x}` writes it, but for the formatter, which every event would pass.

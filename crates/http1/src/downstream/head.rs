@@ -9,7 +9,7 @@ use httparse::{Header, Status};
 use crate::{
     Malformed,
     body::Framing,
-    head::{header_map, is_chunked, length, persists},
+    head::{coding, header_map, length},
 };
 
 /// So many headers are read without making room for them first.
@@ -110,15 +110,7 @@ fn parse<'a>(
 /// What follows a head (RFC 9112, 6.3), and whether the connection persists (9.3).
 fn follow(mut parts: Parts) -> Result<Head, Malformed> {
     let (version, headers) = (parts.version, &mut parts.headers);
-    let mut persists = persists(version, headers);
-    let chunked = is_chunked(headers)?;
-    if chunked {
-        if version == Version::HTTP_10 {
-            return Err(Malformed::Coding);
-        }
-        // Who sends both lengths may mean to deceive somebody on the way.
-        persists &= headers.remove(header::CONTENT_LENGTH).is_none();
-    }
+    let (chunked, persists) = coding(version, headers)?;
     let framing = match length(headers, false)? {
         _ if chunked => Framing::ChunkSize,
         length => Framing::Length(length.unwrap_or(0)),
